@@ -1,0 +1,109 @@
+//! How a flat parameter vector is cut into named tensors.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+/// What a tensor does in its model; optimizers choose blocks by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Token embedding, one row per token.
+    Embed,
+    /// Output head, one row per token.
+    Head,
+    /// Learned position table, one row per position.
+    Position,
+    /// Query projection; `head_dim` rows per head.
+    Query {
+        /// Rows of one head.
+        head_dim: usize,
+    },
+    /// Key projection; `head_dim` rows per key-value head.
+    Key {
+        /// Rows of one head.
+        head_dim: usize,
+    },
+    /// Value projection; `head_dim` rows per key-value head.
+    Value {
+        /// Rows of one head.
+        head_dim: usize,
+    },
+    /// Query, key and value stacked in one tensor, in that order.
+    Qkv {
+        /// Rows of one head.
+        head_dim: usize,
+        /// Query heads.
+        heads: usize,
+        /// Key-value heads.
+        kv_heads: usize,
+    },
+    /// Attention output projection.
+    AttnOut,
+    /// Feed-forward weight, one row per output neuron.
+    Mlp,
+    /// Scale (or shift) of a normalisation.
+    Norm,
+    /// Bias vector.
+    Bias,
+    /// Low-rank adapter, the factor that meets the input: (rank, in).
+    LoraA,
+    /// Low-rank adapter, the factor that meets the output: (out, rank).
+    LoraB,
+    /// Anything else.
+    Other,
+}
+
+/// One named tensor of the flat vector.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Block {
+    /// Full name, as the model's checkpoint spells it.
+    pub name: String,
+    /// Shape, row-major; the product equals `range.len()`.
+    pub shape: Vec<usize>,
+    /// Position in the flat vector.
+    pub range: Range<usize>,
+    /// What the tensor does.
+    pub role: Role,
+}
+
+/// The ordered list of tensors; contiguous, without gaps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layout {
+    blocks: Vec<Block>,
+}
+
+impl Layout {
+    /// An empty layout.
+    pub fn new() -> Self {
+        Layout::default()
+    }
+
+    /// Appends a tensor and returns its position in the flat vector.
+    pub fn push(&mut self, name: impl Into<String>, shape: &[usize], role: Role) -> Range<usize> {
+        let start = self.len();
+        let range = start..start + shape.iter().product::<usize>();
+        self.blocks.push(Block { name: name.into(), shape: shape.to_vec(), range: range.clone(), role });
+        range
+    }
+
+    /// Scalars in all tensors.
+    pub fn len(&self) -> usize {
+        self.blocks.last().map_or(0, |b| b.range.end)
+    }
+
+    /// True without any scalar.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The tensors in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The tensor of that name.
+    pub fn find(&self, name: &str) -> Option<&Block> {
+        self.blocks.iter().find(|b| b.name == name)
+    }
+}

@@ -1,0 +1,190 @@
+use std::fmt::{Debug, Display};
+use std::iter::Sum;
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+}
+
+/// A floating-point scalar: `f32` for work, `f64` for proof.
+///
+/// Sealed: kernels are tuned and tested for these two types and no other.
+pub trait Real:
+    sealed::Sealed
+    + Copy
+    + Default
+    + PartialOrd
+    + Debug
+    + Display
+    + Send
+    + Sync
+    + 'static
+    + Add<Output = Self>
+    + Sub<Output = Self>
+    + Mul<Output = Self>
+    + Div<Output = Self>
+    + Neg<Output = Self>
+    + AddAssign
+    + SubAssign
+    + MulAssign
+    + DivAssign
+    + Sum
+{
+    /// The additive identity.
+    const ZERO: Self;
+    /// The multiplicative identity.
+    const ONE: Self;
+    /// Size of one scalar in bytes.
+    const BYTES: usize;
+    /// `"f32"` or `"f64"`.
+    const NAME: &'static str;
+
+    /// Rounds an `f64` to this type.
+    fn of(x: f64) -> Self;
+    /// Widens to `f64` exactly.
+    fn f64(self) -> f64;
+    /// `self * a + b` with one rounding where the target has a fused instruction.
+    fn mul_add(self, a: Self, b: Self) -> Self;
+    /// Square root.
+    fn sqrt(self) -> Self;
+    /// Natural exponential. For `f32` a branch-free polynomial within 2 ulp that vectorises; arguments
+    /// below -87 give a value that is zero for every practical purpose (1e-38), above 88 they saturate.
+    fn exp(self) -> Self;
+    /// Natural logarithm (library accuracy).
+    fn ln(self) -> Self;
+    /// Hyperbolic tangent (library accuracy for `f64`, through [`Real::exp`] for `f32`).
+    fn tanh(self) -> Self;
+    /// Absolute value.
+    fn abs(self) -> Self;
+    /// The larger of two finite values (`other` when `self` is NaN).
+    fn max(self, other: Self) -> Self;
+    /// The smaller of two finite values (`other` when `self` is NaN).
+    fn min(self, other: Self) -> Self;
+    /// Neither infinite nor NaN.
+    fn is_finite(self) -> bool;
+}
+
+impl Real for f32 {
+    const ZERO: f32 = 0.0;
+    const ONE: f32 = 1.0;
+    const BYTES: usize = 4;
+    const NAME: &'static str = "f32";
+
+    #[inline(always)]
+    fn of(x: f64) -> f32 {
+        x as f32
+    }
+    #[inline(always)]
+    fn f64(self) -> f64 {
+        f64::from(self)
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f32, b: f32) -> f32 {
+        f32::mul_add(self, a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> f32 {
+        f32::sqrt(self)
+    }
+    #[inline(always)]
+    fn exp(self) -> f32 {
+        // Adding 1.5 * 2^23 rounds to an integer without a branch.
+        const MAGIC: f32 = 12_582_912.0;
+        let x = if self > -87.0 { self } else { -87.0 };
+        let x = if x < 88.0 { x } else { 88.0 };
+        let z = x.mul_add(std::f32::consts::LOG2_E, MAGIC);
+        let n = z - MAGIC;
+        let f = n.mul_add(-0.693_359_4, x);
+        let f = n.mul_add(2.121_944_4e-4, f);
+        let p = 1.987_569_1e-4_f32.mul_add(f, 1.398_199_9e-3);
+        let p = p.mul_add(f, 8.333_452e-3).mul_add(f, 4.166_579_6e-2);
+        let p = p.mul_add(f, 1.666_666_5e-1).mul_add(f, 0.5);
+        let p = p.mul_add(f * f, f + 1.0);
+        p * f32::from_bits((z.to_bits() << 23).wrapping_add(127 << 23))
+    }
+    #[inline(always)]
+    fn ln(self) -> f32 {
+        f32::ln(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> f32 {
+        // Near zero the quotient loses digits to cancellation; the series is exact to f32 there.
+        let a = f32::abs(self);
+        let e = <f32 as Real>::exp(-2.0 * a);
+        let t = (1.0 - e) / (1.0 + e);
+        let s = a * a;
+        let small = a * (s.mul_add(s.mul_add(2.0 / 15.0, -1.0 / 3.0), 1.0));
+        let t = if a < 0.1 { small } else { t };
+        t.copysign(self)
+    }
+    #[inline(always)]
+    fn abs(self) -> f32 {
+        f32::abs(self)
+    }
+    #[inline(always)]
+    fn max(self, other: f32) -> f32 {
+        if self > other { self } else { other }
+    }
+    #[inline(always)]
+    fn min(self, other: f32) -> f32 {
+        if self < other { self } else { other }
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        f32::is_finite(self)
+    }
+}
+
+impl Real for f64 {
+    const ZERO: f64 = 0.0;
+    const ONE: f64 = 1.0;
+    const BYTES: usize = 8;
+    const NAME: &'static str = "f64";
+
+    #[inline(always)]
+    fn of(x: f64) -> f64 {
+        x
+    }
+    #[inline(always)]
+    fn f64(self) -> f64 {
+        self
+    }
+    #[inline(always)]
+    fn mul_add(self, a: f64, b: f64) -> f64 {
+        f64::mul_add(self, a, b)
+    }
+    #[inline(always)]
+    fn sqrt(self) -> f64 {
+        f64::sqrt(self)
+    }
+    #[inline(always)]
+    fn exp(self) -> f64 {
+        f64::exp(self)
+    }
+    #[inline(always)]
+    fn ln(self) -> f64 {
+        f64::ln(self)
+    }
+    #[inline(always)]
+    fn tanh(self) -> f64 {
+        f64::tanh(self)
+    }
+    #[inline(always)]
+    fn abs(self) -> f64 {
+        f64::abs(self)
+    }
+    #[inline(always)]
+    fn max(self, other: f64) -> f64 {
+        if self > other { self } else { other }
+    }
+    #[inline(always)]
+    fn min(self, other: f64) -> f64 {
+        if self < other { self } else { other }
+    }
+    #[inline(always)]
+    fn is_finite(self) -> bool {
+        f64::is_finite(self)
+    }
+}
