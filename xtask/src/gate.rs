@@ -1,0 +1,92 @@
+//! The gate: cheapest first, tests last.
+
+use crate::lint;
+use crate::process::{Failure, cargo, output, present, program, run, step};
+use std::path::Path;
+
+/// Runs everything a commit has to pass. On success and on failing tests the last lines are those of the
+/// test runner.
+pub(crate) fn check(root: &Path) -> Result<(), Failure> {
+    step("fmt", cargo(root).args(["fmt", "--all", "--check"]))?;
+    lints(root)?;
+    optional(root)?;
+    step(
+        "clippy",
+        cargo(root).args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-Dwarnings"]),
+    )?;
+    step(
+        "doc",
+        cargo(root).args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-Dwarnings"),
+    )?;
+    step("doctests", cargo(root).args(["test", "--workspace", "--doc", "--quiet"]))?;
+    tests(root)
+}
+
+/// The lints of this workspace alone.
+pub(crate) fn lints(root: &Path) -> Result<(), Failure> {
+    eprintln!("==> lints");
+    let mut report = lint::all(root)?;
+    let mut tree = cargo(root);
+    tree.args(["tree", "--workspace", "-e", "normal,build", "--prefix", "none", "--quiet"]);
+    report.add(lint::tree::check(&output("cargo tree", &mut tree)?));
+    for notice in &report.notices {
+        eprintln!("    notice: {notice}");
+    }
+    if report.errors.is_empty() {
+        return Ok(());
+    }
+    for error in &report.errors {
+        eprintln!("    error: {error}");
+    }
+    Err(format!("{} lint errors", report.errors.len()).into())
+}
+
+/// Tools that a bare toolchain lacks.
+fn optional(root: &Path) -> Result<(), Failure> {
+    if present(&mut program(root, "typos")) {
+        step("typos", &mut program(root, "typos"))?;
+    } else {
+        skipped("typos");
+    }
+    if present(&mut program(root, "taplo")) {
+        step("taplo", program(root, "taplo").args(["fmt", "--check"]))?;
+    } else {
+        skipped("taplo");
+    }
+    if present(cargo(root).arg("deny")) {
+        // Advisories need the network, which the gate does not.
+        step("cargo deny", cargo(root).args(["deny", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        skipped("cargo-deny");
+    }
+    Ok(())
+}
+
+fn skipped(tool: &str) {
+    eprintln!("    notice: {tool} is not installed; its check is skipped");
+}
+
+fn tests(root: &Path) -> Result<(), Failure> {
+    let mut command = cargo(root);
+    if present(cargo(root).arg("nextest")) {
+        eprintln!("==> tests (nextest)");
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+    } else {
+        eprintln!("==> tests (cargo test)");
+        command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests", "--examples"]);
+    }
+    run("tests", &mut command).map_err(|_| Failure::Said)
+}
+
+/// Checks the claim of every recipe at budget `quick`.
+pub(crate) fn claims(root: &Path) -> Result<(), Failure> {
+    let recipes = lint::recipes::names(root)?;
+    if recipes.is_empty() {
+        return Err("no recipe under recipes/PAPER/NAME.toml".to_owned().into());
+    }
+    step("build", cargo(root).args(["build", "--release", "--package", "rhumb"]))?;
+    eprintln!("==> {} claims", recipes.len());
+    let mut command = cargo(root);
+    command.args(["run", "--release", "--quiet", "--package", "rhumb", "--"]);
+    run("claims", command.args(["check", "--budget", "quick"]).args(&recipes))
+}
