@@ -2,7 +2,7 @@
 
 use rhumb_linalg::Real;
 
-use crate::Layout;
+use crate::{CheckpointError, Layout, StateReader, StateWriter};
 
 /// A first-order optimizer over the blocks of a [`Layout`].
 ///
@@ -19,13 +19,16 @@ pub trait Optimizer<T: Real>: Send {
     fn step_block(&mut self, lr: f64, block: usize, params: &mut [T], grad: &[T]);
     /// Bytes of state actually held.
     fn state_bytes(&self) -> usize;
-    /// Serialises the state.
-    fn save(&self) -> Vec<u8>;
+    /// Writes the state, section by section and by parameter name.
+    ///
+    /// # Errors
+    /// Passes on what [`StateWriter`] says.
+    fn save(&self, out: &mut StateWriter<'_>) -> Result<(), CheckpointError>;
     /// Restores a state written by [`Optimizer::save`] for the same layout and partition.
     ///
     /// # Errors
-    /// A sentence saying what does not match.
-    fn load(&mut self, bytes: &[u8]) -> Result<(), String>;
+    /// A message saying what does not match; the state may then be half restored.
+    fn load(&mut self, src: &mut StateReader) -> Result<(), CheckpointError>;
     /// A whole step: [`Optimizer::begin`], then every block.
     fn step(&mut self, lr: f64, params: &mut [T], grad: &[T]) {
         self.begin();

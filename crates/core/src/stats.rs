@@ -1,0 +1,121 @@
+//! The few statistics that verdicts rest on.
+
+use rhumb_linalg::rng::Rng;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A mean with a confidence interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Interval {
+    /// The estimate.
+    pub mean: f64,
+    /// Lower end.
+    pub low: f64,
+    /// Upper end.
+    pub high: f64,
+}
+
+/// Mean and sample standard deviation (divisor `n - 1`; zero for one value). `None` without values.
+pub fn mean_sd(values: &[f64]) -> Option<(f64, f64)> {
+    if values.is_empty() {
+        return None;
+    }
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    let ss: f64 = values.iter().map(|v| (v - mean) * (v - mean)).sum();
+    let sd = if values.len() > 1 { (ss / (n - 1.0)).sqrt() } else { 0.0 };
+    Some((mean, sd))
+}
+
+/// Percentile bootstrap interval of the mean of `values`.
+///
+/// # Reference
+/// Efron, Tibshirani 1993, chapter 13.
+///
+/// # Cost
+/// `resamples * values.len()` additions; `None` when a length, the level or a value makes no sense.
+pub fn bootstrap_mean(values: &[f64], resamples: usize, level: f64, seed: u64) -> Option<Interval> {
+    let (mean, _) = mean_sd(values)?;
+    if resamples == 0 || !(level > 0.0 && level < 1.0) || !values.iter().all(|v| v.is_finite()) {
+        return None;
+    }
+    let mut rng = Rng::named(seed, "bootstrap");
+    let mut means: Vec<f64> = (0..resamples)
+        .map(|_| {
+            (0..values.len()).map(|_| values[rng.below(values.len())]).sum::<f64>() / values.len() as f64
+        })
+        .collect();
+    means.sort_by(f64::total_cmp);
+    let tail = (1.0 - level) / 2.0;
+    Some(Interval { mean, low: quantile(&means, tail), high: quantile(&means, 1.0 - tail) })
+}
+
+/// Paired bootstrap interval of the mean of `a[i] - b[i]`: the pairs, not the sides, are drawn again.
+///
+/// `None` also when the lengths differ.
+pub fn paired_bootstrap(a: &[f64], b: &[f64], resamples: usize, level: f64, seed: u64) -> Option<Interval> {
+    if a.len() != b.len() {
+        return None;
+    }
+    let d: Vec<f64> = a.iter().zip(b).map(|(x, y)| x - y).collect();
+    bootstrap_mean(&d, resamples, level, seed)
+}
+
+/// The quantile of sorted values, interpolated between neighbours (type 7 of Hyndman and Fan 1996).
+/// Zero without values.
+pub fn quantile(sorted: &[f64], q: f64) -> f64 {
+    let Some(last) = sorted.len().checked_sub(1) else { return 0.0 };
+    let at = q.clamp(0.0, 1.0) * last as f64;
+    let i = (at.floor() as usize).min(last);
+    let j = (i + 1).min(last);
+    sorted[i] + (at - i as f64) * (sorted[j] - sorted[i])
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    #[test]
+    fn mean_and_deviation_of_five_numbers_are_exact() {
+        let (m, s) = mean_sd(&[2.0, 4.0, 4.0, 4.0, 6.0]).unwrap();
+        assert!((m - 4.0).abs() < 1e-15 && (s - 2f64.sqrt()).abs() < 1e-15);
+        assert_eq!(mean_sd(&[3.0]), Some((3.0, 0.0)));
+        assert_eq!(mean_sd(&[]), None);
+    }
+
+    #[test]
+    fn quantiles_interpolate_between_neighbours() {
+        let v = [1.0, 2.0, 3.0, 4.0];
+        assert!((quantile(&v, 0.5) - 2.5).abs() < 1e-15);
+        assert!((quantile(&v, 0.25) - 1.75).abs() < 1e-15);
+        assert!((quantile(&v, 1.0) - 4.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_constant_difference_has_an_interval_of_width_zero() {
+        let i = paired_bootstrap(&[3.0, 5.0, 9.0], &[1.0, 3.0, 7.0], 200, 0.95, 1).unwrap();
+        assert_eq!((i.mean, i.low, i.high), (2.0, 2.0, 2.0));
+    }
+
+    #[test]
+    fn the_interval_is_near_the_normal_one_and_follows_the_seed() {
+        let mut r = Rng::new(3);
+        let v: Vec<f64> = (0..400).map(|_| 1.0 + r.normal()).collect();
+        let (m, s) = mean_sd(&v).unwrap();
+        let i = bootstrap_mean(&v, 2000, 0.95, 7).unwrap();
+        let half = 1.96 * s / 20.0;
+        assert!((i.low - (m - half)).abs() < 0.02 && (i.high - (m + half)).abs() < 0.02, "{i:?}");
+        assert_eq!(Some(i), bootstrap_mean(&v, 2000, 0.95, 7));
+        assert_ne!(Some(i), bootstrap_mean(&v, 2000, 0.95, 8));
+    }
+
+    #[test]
+    fn nonsense_gives_no_interval() {
+        assert!(bootstrap_mean(&[1.0, f64::NAN], 10, 0.9, 0).is_none());
+        assert!(bootstrap_mean(&[1.0], 10, 1.0, 0).is_none());
+        assert!(bootstrap_mean(&[1.0], 0, 0.9, 0).is_none());
+        assert!(paired_bootstrap(&[1.0], &[1.0, 2.0], 10, 0.9, 0).is_none());
+    }
+}
