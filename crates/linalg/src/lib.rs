@@ -3,7 +3,10 @@
 //! Nothing here knows what a model, a layer or a loss is.
 
 pub mod gemm;
+mod op;
 mod real;
 pub mod rng;
+pub mod vec;
 
+pub use op::{LinearOp, OpError};
 pub use real::Real;

@@ -2,17 +2,37 @@ use std::fmt::{Debug, Display};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssign};
 
+pub(crate) use sealed::Sealed;
+
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for f64 {}
+    use crate::gemm::Kernel;
+
+    pub trait Sealed: Sized + 'static {
+        /// The product kernels of this CPU, the preferred first; none where the portable path is all there is.
+        fn kernels() -> &'static [&'static Kernel<Self>];
+    }
+
+    macro_rules! sealed {
+        ($t:ty, $kernels:ident) => {
+            impl Sealed for $t {
+                fn kernels() -> &'static [&'static Kernel<Self>] {
+                    #[cfg(target_arch = "x86_64")]
+                    return crate::gemm::$kernels();
+                    #[cfg(not(target_arch = "x86_64"))]
+                    &[]
+                }
+            }
+        };
+    }
+    sealed!(f32, kernels_f32);
+    sealed!(f64, kernels_f64);
 }
 
 /// A floating-point scalar: `f32` for work, `f64` for proof.
 ///
 /// Sealed: kernels are tuned and tested for these two types and no other.
 pub trait Real:
-    sealed::Sealed
+    Sealed
     + Copy
     + Default
     + PartialOrd
