@@ -83,7 +83,7 @@ fn find_path<'a>(line: &str, path: &'a str) -> Option<&'a str> {
     line.match_indices(path)
         .any(|(i, _)| {
             let before = line[..i].chars().next_back();
-            !before.is_some_and(|c| c.is_alphanumeric() || "/.-_}~)$:".contains(c))
+            !before.is_some_and(|c| c.is_alphanumeric() || "/.-_}~)$:*".contains(c))
         })
         .then_some(path)
 }
@@ -175,7 +175,14 @@ mod tests {
 
     #[test]
     fn addresses_and_relative_paths_are_no_machine_paths() {
-        for line in ["https://example.org/home/x", "target/tmp/x", "$XDG/tmp/x", "${A}/home/x", "~/root/x"] {
+        for line in [
+            "https://example.org/home/x",
+            "target/tmp/x",
+            "$XDG/tmp/x",
+            "${A}/home/x",
+            "~/root/x",
+            "a/*/tmp/b",
+        ] {
             assert!(found("docs/a.md", line).errors.is_empty(), "{line}");
         }
     }
