@@ -1,1 +1,25 @@
-//! Placeholder.
+//! Optimizers, schedules and gradient clipping over flat slices.
+//!
+//! [`AdamMini`] is Adam with one second moment per block of a [`Partition`]; [`AdamW`] is the same rule with
+//! blocks of one element, [`Sgd`] needs no second moment. [`OptimizerConfig`] builds any of them from settings.
+//!
+//! All results are equal bit for bit for any number of threads: work is cut at fixed places.
+
+pub mod adam_mini;
+mod adamw;
+mod clip;
+mod config;
+mod error;
+mod kernel;
+mod moments;
+mod schedule;
+mod sgd;
+mod state;
+
+pub use adam_mini::{AdamMini, ParamRow, Partition, Preset, param_table};
+pub use adamw::AdamW;
+pub use clip::{clip_global_norm, global_norm};
+pub use config::{AdamParams, Kind, OptimizerConfig, SgdParams};
+pub use error::OptimError;
+pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
+pub use sgd::Sgd;

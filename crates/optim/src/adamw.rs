@@ -1,0 +1,61 @@
+use rhumb_core::{CheckpointError, Layout, Optimizer, StateReader, StateWriter};
+use rhumb_linalg::Real;
+
+use crate::AdamParams;
+use crate::adam_mini::Partition;
+use crate::moments::Moments;
+
+/// Adam with decoupled weight decay.
+///
+/// # Equation
+/// As [`crate::AdamMini`] with blocks of one element:
+/// p ← p (1 − lr wd) − lr / (1 − β₁ᵗ) · m / (√v / √(1 − β₂ᵗ) + ε)
+///
+/// # Reference
+/// Kingma, Ba, arXiv 1412.6980, Algorithm 1; Loshchilov, Hutter, arXiv 1711.05101, Algorithm 2; the order of
+/// operations is PyTorch's. Whether norms and biases decay is the choice of the [`Partition`].
+///
+/// # Cost
+/// `2 P * T::BYTES` bytes of state; one pass over parameters, moments and gradient.
+#[derive(Clone, Debug)]
+pub struct AdamW<T> {
+    pub(crate) inner: Moments<T>,
+}
+
+impl<T: Real> AdamW<T> {
+    /// Zero moments. `decay` says on which tensors weight decay acts; its blocks do not matter.
+    pub fn new(layout: &Layout, decay: &Partition, params: AdamParams) -> Self {
+        let mut partition = Partition::per_element(layout, crate::Preset::Rhumb);
+        partition.copy_decay(decay);
+        AdamW { inner: Moments::new(layout, partition, params) }
+    }
+
+    /// The second moments, flat like the parameters.
+    pub fn second_moments(&self) -> &[T] {
+        &self.inner.v
+    }
+}
+
+impl<T: Real> Optimizer<T> for AdamW<T> {
+    fn name(&self) -> &'static str {
+        "adamw"
+    }
+    fn layout(&self) -> &Layout {
+        &self.inner.layout
+    }
+    fn begin(&mut self) {
+        self.inner.t += 1;
+    }
+    fn step_block(&mut self, lr: f64, block: usize, params: &mut [T], grad: &[T]) {
+        self.inner.step_block(lr, block, params, grad);
+    }
+    fn state_bytes(&self) -> usize {
+        self.inner.state_bytes()
+    }
+    fn save(&self, out: &mut StateWriter<'_>) -> Result<(), CheckpointError> {
+        self.inner.save("adamw", out)
+    }
+    fn load(&mut self, src: &mut StateReader) -> Result<(), CheckpointError> {
+        self.inner.load("adamw", src)
+    }
+}

@@ -1,0 +1,224 @@
+use rhumb_core::{Layout, Optimizer};
+use rhumb_linalg::Real;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{AdamMini, AdamW, OptimError, Partition, Preset, Sgd};
+
+/// Which optimizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// [`AdamMini`]: 4 (P + blocks) bytes of state.
+    #[default]
+    AdamMini,
+    /// [`AdamW`]: 8 P bytes of state.
+    #[serde(rename = "adamw")]
+    AdamW,
+    /// [`Sgd`]: 4 P bytes of state with momentum, none without.
+    Sgd,
+}
+
+/// Settings of an optimizer; the defaults are those of the papers and of PyTorch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct OptimizerConfig {
+    /// Which optimizer.
+    pub kind: Kind,
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Decay rate of the first moment (Adam-mini, AdamW).
+    pub beta1: f64,
+    /// Decay rate of the second moment (Adam-mini, AdamW).
+    pub beta2: f64,
+    /// Added to the root of the second moment (Adam-mini, AdamW).
+    pub eps: f64,
+    /// Decoupled weight decay (Adam-mini, AdamW), or the L2 term of the gradient (SGD).
+    pub weight_decay: f64,
+    /// Whether norms and biases decay too, as in PyTorch without parameter groups.
+    pub decay_everywhere: bool,
+    /// Momentum (SGD).
+    pub momentum: f64,
+    /// Nesterov's form of momentum (SGD).
+    pub nesterov: bool,
+    /// How Adam-mini cuts the model into blocks; every kind takes from it which tensors decay.
+    pub preset: Preset,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        OptimizerConfig {
+            kind: Kind::default(),
+            lr: 1e-3,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.0,
+            decay_everywhere: false,
+            momentum: 0.0,
+            nesterov: false,
+            preset: Preset::default(),
+        }
+    }
+}
+
+impl OptimizerConfig {
+    /// Checks every setting without building anything.
+    ///
+    /// # Errors
+    /// [`OptimError::Setting`] naming the key, its value and what to write instead.
+    pub fn validate(&self) -> Result<(), OptimError> {
+        at_least_zero("lr", self.lr)?;
+        match self.kind {
+            Kind::Sgd => self.sgd().map(|_| ()),
+            Kind::AdamMini | Kind::AdamW => {
+                if self.momentum.abs() > 0.0 || self.nesterov {
+                    return Err(OptimError::Setting {
+                        key: "momentum",
+                        value: format!("{}, nesterov = {}", self.momentum, self.nesterov),
+                        want: "momentum and nesterov belong to sgd; this kind has beta1",
+                    });
+                }
+                self.adam().map(|_| ())
+            }
+        }
+    }
+
+    /// Builds the optimizer for a layout.
+    ///
+    /// # Errors
+    /// [`OptimError`] for a setting out of range or a tensor that does not fit the preset.
+    pub fn build<T: Real>(&self, layout: &Layout) -> Result<Box<dyn Optimizer<T>>, OptimError> {
+        self.validate()?;
+        let partition = self.partition(layout)?;
+        Ok(match self.kind {
+            Kind::AdamMini => Box::new(AdamMini::new(layout, partition, self.adam()?)),
+            Kind::AdamW => Box::new(AdamW::new(layout, &partition, self.adam()?)),
+            Kind::Sgd => Box::new(Sgd::new(layout, &partition, self.sgd()?)),
+        })
+    }
+
+    /// Bytes of state that [`OptimizerConfig::build`] will hold, without building; `scalar` is the bytes of one
+    /// number (4 for `f32`).
+    ///
+    /// # Errors
+    /// As [`OptimizerConfig::build`].
+    pub fn state_bytes(&self, layout: &Layout, scalar: usize) -> Result<usize, OptimError> {
+        self.validate()?;
+        let n = layout.len();
+        Ok(scalar
+            * match self.kind {
+                Kind::AdamMini => n + self.partition(layout)?.blocks(),
+                Kind::AdamW => 2 * n,
+                Kind::Sgd if self.momentum > 0.0 => n,
+                Kind::Sgd => 0,
+            })
+    }
+
+    fn partition(&self, layout: &Layout) -> Result<Partition, OptimError> {
+        // The blocks of a preset may not fit a model that only wants AdamW; its decay rule always does.
+        let partition = match self.kind {
+            Kind::AdamMini => Partition::preset(self.preset, layout)?,
+            Kind::AdamW | Kind::Sgd => Partition::per_element(layout, self.preset),
+        };
+        Ok(if self.decay_everywhere { partition.decay_everywhere() } else { partition })
+    }
+
+    fn adam(&self) -> Result<AdamParams, OptimError> {
+        AdamParams::new(self.beta1, self.beta2, self.eps, self.weight_decay)
+    }
+
+    fn sgd(&self) -> Result<SgdParams, OptimError> {
+        SgdParams::new(self.momentum, self.nesterov, self.weight_decay)
+    }
+}
+
+/// Checked settings of [`AdamMini`] and [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamParams {
+    beta1: f64,
+    beta2: f64,
+    eps: f64,
+    weight_decay: f64,
+}
+
+impl AdamParams {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`OptimError::Setting`] unless `0 <= beta < 1`, `eps > 0`, `weight_decay >= 0`, all finite.
+    pub fn new(beta1: f64, beta2: f64, eps: f64, weight_decay: f64) -> Result<Self, OptimError> {
+        below_one("beta1", beta1)?;
+        below_one("beta2", beta2)?;
+        if !(eps > 0.0 && eps.is_finite()) {
+            return setting("eps", eps, "a finite number > 0, e.g. 1e-8");
+        }
+        at_least_zero("weight_decay", weight_decay)?;
+        Ok(AdamParams { beta1, beta2, eps, weight_decay })
+    }
+
+    /// Decay rate of the first moment.
+    pub fn beta1(&self) -> f64 {
+        self.beta1
+    }
+    /// Decay rate of the second moment.
+    pub fn beta2(&self) -> f64 {
+        self.beta2
+    }
+    /// Added to the root of the second moment.
+    pub fn eps(&self) -> f64 {
+        self.eps
+    }
+    /// Decoupled weight decay.
+    pub fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+}
+
+/// Checked settings of [`Sgd`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SgdParams {
+    momentum: f64,
+    nesterov: bool,
+    weight_decay: f64,
+}
+
+impl SgdParams {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// [`OptimError::Setting`] unless `0 <= momentum < 1`, `weight_decay >= 0`, and Nesterov has a momentum.
+    pub fn new(momentum: f64, nesterov: bool, weight_decay: f64) -> Result<Self, OptimError> {
+        below_one("momentum", momentum)?;
+        at_least_zero("weight_decay", weight_decay)?;
+        if nesterov && momentum <= 0.0 {
+            return setting("momentum", momentum, "nesterov needs a momentum > 0, e.g. 0.9");
+        }
+        Ok(SgdParams { momentum, nesterov, weight_decay })
+    }
+
+    /// Momentum.
+    pub fn momentum(&self) -> f64 {
+        self.momentum
+    }
+    /// Nesterov's form.
+    pub fn nesterov(&self) -> bool {
+        self.nesterov
+    }
+    /// L2 term of the gradient.
+    pub fn weight_decay(&self) -> f64 {
+        self.weight_decay
+    }
+}
+
+fn below_one(key: &'static str, v: f64) -> Result<(), OptimError> {
+    if (0.0..1.0).contains(&v) { Ok(()) } else { setting(key, v, "a number >= 0 and < 1") }
+}
+
+pub(crate) fn at_least_zero(key: &'static str, v: f64) -> Result<(), OptimError> {
+    if v >= 0.0 && v.is_finite() { Ok(()) } else { setting(key, v, "a finite number >= 0") }
+}
+
+pub(crate) fn setting<R>(key: &'static str, v: f64, want: &'static str) -> Result<R, OptimError> {
+    Err(OptimError::Setting { key, value: v.to_string(), want })
+}

@@ -1,0 +1,66 @@
+//! Settings in, optimizers or clear refusals out.
+
+use rhumb_core::Role;
+use rhumb_optim::{Kind, OptimizerConfig, Preset};
+
+use crate::one;
+
+fn parse(text: &str) -> Result<OptimizerConfig, String> {
+    serde_json::from_str(text).map_err(|e| e.to_string())
+}
+
+#[test]
+fn settings_parse_by_name_and_defaults_fill_the_rest() {
+    let c = parse(r#"{"kind": "adam-mini", "preset": "1.1.1", "beta2": 0.95}"#).unwrap();
+    assert_eq!((c.kind, c.preset), (Kind::AdamMini, Preset::V1_1_1));
+    assert_eq!(c, OptimizerConfig { preset: Preset::V1_1_1, beta2: 0.95, ..OptimizerConfig::default() });
+    for kind in ["adamw", "adam-mini", "sgd"] {
+        let c = parse(&format!(r#"{{"kind": "{kind}"}}"#)).unwrap();
+        assert_eq!(c.build::<f32>(&one("w", &[2, 2], Role::Mlp)).unwrap().name(), kind);
+    }
+}
+
+#[test]
+fn unknown_keys_and_kinds_are_refused() {
+    assert!(parse(r#"{"betas": [0.9, 0.95]}"#).unwrap_err().contains("betas"));
+    assert!(parse(r#"{"kind": "lion"}"#).unwrap_err().contains("adam-mini"));
+    assert!(parse(r#"{"preset": "9.9"}"#).unwrap_err().contains("1.1.1"));
+}
+
+#[test]
+fn values_out_of_range_are_refused_with_key_value_and_remedy() {
+    for (text, key) in [
+        (r#"{"lr": -1.0}"#, "lr = -1"),
+        (r#"{"beta1": 1.0}"#, "beta1 = 1"),
+        (r#"{"beta2": -0.1}"#, "beta2"),
+        (r#"{"eps": 0.0}"#, "eps = 0"),
+        (r#"{"weight_decay": -0.1}"#, "weight_decay"),
+        (r#"{"kind": "adamw", "momentum": 0.9}"#, "belong to sgd"),
+        (r#"{"kind": "sgd", "nesterov": true}"#, "momentum"),
+        (r#"{"kind": "sgd", "momentum": 1.5}"#, "momentum = 1.5"),
+    ] {
+        let e = parse(text).unwrap().validate().unwrap_err().to_string();
+        assert!(e.contains(key), "{text}: {e}");
+    }
+    let nan = OptimizerConfig { lr: f64::NAN, ..OptimizerConfig::default() };
+    assert!(nan.validate().unwrap_err().to_string().contains("NaN"));
+}
+
+#[test]
+fn decay_everywhere_reaches_norms() {
+    let layout = one("norm", &[2], Role::Norm);
+    for (decay_everywhere, want) in [(false, 1.0), (true, 0.99)] {
+        let c = OptimizerConfig { decay_everywhere, weight_decay: 0.1, ..OptimizerConfig::default() };
+        let mut p = [1.0, 1.0];
+        c.build::<f64>(&layout).unwrap().step(0.1, &mut p, &[0.0, 0.0]);
+        assert!((p[0] - want).abs() < 1e-12, "{p:?}");
+    }
+}
+
+#[test]
+fn the_schema_lists_every_key() {
+    let schema = serde_json::to_string(&schemars::schema_for!(OptimizerConfig)).unwrap();
+    for key in ["kind", "lr", "beta1", "eps", "weight_decay", "nesterov", "preset", "adam-mini", "1.1.1"] {
+        assert!(schema.contains(&format!("\"{key}\"")), "{key}");
+    }
+}
