@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The compute core, models, tokenizers, generation and file formats.
+//!
+//! A tape of fused operations over flat buffers, generic over `f32` and `f64`, with three rules per
+//! operation: forward, backward, and the tangent of both.
+
+mod kernel;
+pub mod model;
+pub mod op;
+pub mod ops;
+pub mod tape;
+

@@ -1,0 +1,68 @@
+use rhumb_linalg::Real;
+
+use crate::kernel;
+use crate::op::{Adj, Ctx, Cx, Ins, Needs, Op, TanCtx, Tans};
+
+/// Rows of a table by token number, plus rows of a position table.
+///
+/// # Shapes
+/// `W [vocab, width]`, `P [positions, width]` (optional second input), `y [rows, width]`. Token numbers and
+/// positions come from the batch and must be in range; [`crate::model`] checks them before a sweep.
+#[derive(Clone, Copy, Debug)]
+pub struct Embed {
+    /// Tokens.
+    pub rows: usize,
+    /// Columns.
+    pub width: usize,
+    /// A position table is the second input.
+    pub positions: bool,
+}
+
+impl Embed {
+    fn table<'a, T: Real>(&self, cx: &Cx<'a, T>, p: Option<&'a [T]>) -> Option<(&'a [T], &'a [u32])> {
+        p.map(|p| (p, cx.data.positions))
+    }
+}
+
+impl<T: Real> Op<T> for Embed {
+    fn name(&self) -> &'static str {
+        "embedding"
+    }
+    fn out_len(&self) -> usize {
+        self.rows * self.width
+    }
+    fn needs(&self) -> Needs {
+        Needs::NONE
+    }
+    fn forward(&self, cx: &Cx<'_, T>, x: Ins<'_, T>, y: &mut [T], _: &mut [T]) {
+        let p = if self.positions { Some(x[1]) } else { None };
+        kernel::gather(y, self.width, x[0], cx.data.ids, p.map(|p| (p, cx.data.positions)), false);
+    }
+    fn backward(&self, cx: &Cx<'_, T>, _: Ctx<'_, T>, dy: &[T], dx: &mut [Option<Adj<'_, T>>]) {
+        if let Some(d) = &mut dx[0] {
+            d.prepare_scatter();
+            kernel::scatter_add(d.buf, self.width, dy, cx.data.ids);
+        }
+        if self.positions
+            && let Some(d) = &mut dx[1]
+        {
+            d.prepare_scatter();
+            kernel::scatter_add(d.buf, self.width, dy, cx.data.positions);
+        }
+    }
+    fn forward_tangent(&self, cx: &Cx<'_, T>, _: Ctx<'_, T>, tx: Tans<'_, T>, ty: &mut [T], _: &mut [T]) {
+        let p = if self.positions { tx[1] } else { None };
+        match tx[0] {
+            Some(w) => kernel::gather(ty, self.width, w, cx.data.ids, self.table(cx, p), false),
+            None => {
+                ty.fill(T::ZERO);
+                if let Some(p) = p {
+                    kernel::gather(ty, self.width, p, cx.data.positions, None, true);
+                }
+            }
+        }
+    }
+    fn backward_tangent(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+        self.backward(cx, at, t.tdy, tdx);
+    }
+}
