@@ -1,0 +1,152 @@
+# /// script
+# requires-python = ">=3.10"
+# dependencies = ["adam-mini==1.1.1", "torch==2.15.0", "numpy==2.4.6"]
+# ///
+"""Reference trajectories of Adam-mini, by the official package on the CPU in float64.
+
+    python reference/adam_mini.py          # every case
+    python reference/adam_mini.py CASE...  # some
+
+Writes fixtures/adam-mini/<case>.json. Only outputs are stored: inputs come from SplitMix64 streams that both
+sides regenerate. `Rng(seed, purpose)` starts at state mix(seed xor FNV1a64(purpose)); with u = uniform in
+[0, 1), row-major:
+  parameter  stream "p/" + name, 2u - 1
+  gradient   of step t = 0, 1, ...: stream "g/" + str(t) + "/" + name, (2u - 1) * (t + 1)
+
+The official head block is dim * dim / n_heads elements, so every case has head_dim * n_heads = dim.
+`v` holds the second moments after the last step, one per block, in the order of the layout.
+"""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+# The package asks how many GPUs there are and then wants a process group; parity is a matter of the CPU.
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+# This script bears the name of the package it imports.
+sys.path.pop(0)
+
+import numpy as np
+import torch
+from adam_mini import Adam_mini
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = 20261124
+STEPS = 6
+MASK = (1 << 64) - 1
+
+
+def mix(counter):
+    z = (counter + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)
+
+
+class Rng:
+    def __init__(self, seed, purpose):
+        h = 0xCBF29CE484222325
+        for b in purpose.encode():
+            h = ((h ^ b) * 0x100000001B3) & MASK
+        self.state = mix(seed ^ h)
+
+    def uniform(self):
+        out = mix(self.state)
+        self.state = (self.state + 0x9E3779B97F4A7C15) & MASK
+        return (out >> 11) / (1 << 53)
+
+
+def symmetric(purpose, shape):
+    rng = Rng(SEED, purpose)
+    n = int(np.prod(shape))
+    return torch.tensor([2 * rng.uniform() - 1 for _ in range(n)], dtype=torch.float64).reshape(shape)
+
+
+def llama(dim, heads, kv_heads, ff, vocab, tied):
+    hd = dim // heads
+    layer = "model.layers.0."
+    tensors = [
+        ("model.embed_tokens.weight", (vocab, dim), {"embed": {}}),
+        (layer + "self_attn.q_proj.weight", (dim, dim), {"query": {"head_dim": hd}}),
+        (layer + "self_attn.k_proj.weight", (kv_heads * hd, dim), {"key": {"head_dim": hd}}),
+        (layer + "self_attn.v_proj.weight", (kv_heads * hd, dim), {"value": {"head_dim": hd}}),
+        (layer + "self_attn.q_proj.bias", (dim,), {"bias": {}}),
+        (layer + "self_attn.o_proj.weight", (dim, dim), {"attn-out": {}}),
+        (layer + "mlp.gate_proj.weight", (ff, dim), {"mlp": {}}),
+        (layer + "mlp.down_proj.weight", (dim, ff), {"mlp": {}}),
+        (layer + "input_layernorm.weight", (dim,), {"norm": {}}),
+    ]
+    if not tied:
+        tensors.append(("lm_head.weight", (vocab, dim), {"head": {}}))
+    return tensors
+
+
+def gpt2(dim, heads, vocab, positions):
+    hd = dim // heads
+    return [
+        ("transformer.wte.weight", (vocab, dim), {"embed": {}}),
+        ("transformer.wpe.weight", (positions, dim), {"position": {}}),
+        ("transformer.h.0.ln_1.weight", (dim,), {"norm": {}}),
+        ("transformer.h.0.ln_1.bias", (dim,), {"bias": {}}),
+        ("transformer.h.0.attn.c_attn.weight", (3 * dim, dim), {"qkv": {"head_dim": hd, "heads": heads, "kv_heads": heads}}),
+        ("transformer.h.0.attn.proj.weight", (dim, dim), {"attn-out": {}}),
+        ("transformer.h.0.mlp.c_fc.weight", (4 * dim, dim), {"mlp": {}}),
+        ("transformer.h.0.mlp.c_fc.bias", (4 * dim,), {"bias": {}}),
+    ]
+
+
+# name: (tensors, dim, heads, kv heads, hyper-parameters)
+CASES = {
+    "llama-gqa": (llama(12, 6, 2, 10, 7, False), 12, 6, 2, dict(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)),
+    "llama-mqa-tied": (llama(8, 4, 1, 6, 5, True), 8, 4, 1, dict(lr=3e-3, beta1=0.8, beta2=0.999, eps=1e-6, weight_decay=0.01)),
+    "gpt2": (gpt2(8, 2, 6, 5), 8, 2, 2, dict(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)),
+}
+
+
+def run(name):
+    tensors, dim, heads, kv_heads, h = CASES[name]
+    params = [(n, torch.nn.Parameter(symmetric("p/" + n, shape))) for n, shape, _ in tensors]
+    optimizer = Adam_mini(
+        params, lr=h["lr"], betas=(h["beta1"], h["beta2"]), eps=h["eps"], weight_decay=h["weight_decay"],
+        dim=dim, n_heads=heads, n_kv_heads=kv_heads, verbose=False,
+    )
+    for t in range(STEPS):
+        for n, p in params:
+            p.grad = symmetric(f"g/{t}/{n}", p.shape) * (t + 1)
+        optimizer.step()
+    out = {
+        "generator": "reference/adam_mini.py",
+        "case": name,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "adam-mini": "1.1.1"},
+        "dtype": "float64",
+        "tolerance": {"rtol": 1e-10, "atol": 1e-12},
+        "seed": SEED,
+        "steps": STEPS,
+        "optimizer": {"kind": "adam-mini", "preset": "1.1.1", **h},
+        "tensors": [],
+    }
+    for (n, p), (_, shape, role) in zip(params, tensors):
+        state = optimizer.state[p]
+        second = state["v"] if "v" in state else state["vmean"]
+        role = role if list(role.values())[0] else list(role)[0]
+        out["tensors"].append({
+            "name": n, "shape": list(shape), "role": role,
+            "p": p.detach().flatten().tolist(), "v": second.flatten().tolist(),
+        })
+    return out
+
+
+def main():
+    folder = ROOT / "fixtures" / "adam-mini"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in sys.argv[1:] or CASES:
+        lines = json.dumps(run(name), indent=None, separators=(", ", ": "))
+        lines = lines.replace('{"name"', '\n{"name"').replace('"tensors"', '\n"tensors"')
+        (folder / f"{name}.json").write_text(lines + "\n")
+
+
+if __name__ == "__main__":
+    main()
