@@ -3,8 +3,7 @@
 //! Both sum each element over `k` in the same order with fused multiply-adds, so that an element's bits do
 //! not depend on its place in a tile.
 
-#![expect(clippy::wildcard_imports, reason = "thirty intrinsics, all with their own prefix")]
-
+#[allow(clippy::wildcard_imports, reason = "thirty intrinsics, all with their own prefix")]
 use std::arch::x86_64::*;
 
 use super::kernel::{Dots, Kernel, Tile};
@@ -13,7 +12,7 @@ use super::kernel::{Dots, Kernel, Tile};
 macro_rules! kernels {
     (
         $module:ident, $name:literal, $features:literal, $t:ty, rows $mr:literal, vectors $nv:literal of $lanes:literal,
-        $zero:ident, $load:ident, $store:ident, $set1:ident, $fma:ident,
+        $zero:ident, $load:ident, $store:ident, $set1:ident, $fma:ident, $sum:ident,
         tiles [$($r:literal)*], dots [$($s:literal x $g:literal)*], pack $pack:ident
     ) => {
         mod $module {
@@ -97,7 +96,10 @@ macro_rules! kernels {
                     while p < whole {
                         let mut w = [$zero(); G];
                         for g in 0..G {
-                            w[g] = $load(long.add(g * d.long_stride + p));
+                            let at = long.wrapping_add(g * d.long_stride + p);
+                            // The rows come from memory: ask for the next group while this one is summed.
+                            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(G * d.long_stride).cast());
+                            w[g] = $load(at);
                         }
                         for s in 0..S {
                             let x = $load(d.short.add(s * d.short_stride + p));
@@ -109,16 +111,7 @@ macro_rules! kernels {
                     }
                     for g in 0..G {
                         for s in 0..S {
-                            let mut part: [$t; $lanes] = [0.0; $lanes];
-                            $store(part.as_mut_ptr(), acc[g][s]);
-                            let mut half = $lanes / 2;
-                            while half > 0 {
-                                for i in 0..half {
-                                    part[i] += part[i + half];
-                                }
-                                half /= 2;
-                            }
-                            let mut sum = part[0];
+                            let mut sum = $sum(acc[g][s]);
                             for p in whole..d.k {
                                 let w = *long.add(g * d.long_stride + p);
                                 sum = w.mul_add(*d.short.add(s * d.short_stride + p), sum);
@@ -166,22 +159,22 @@ macro_rules! kernels {
 
 kernels!(
     avx512_f32, "AVX-512 14x32", "avx512f,avx2,fma", f32, rows 14, vectors 2 of 16,
-    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps,
-    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 4 2 x 4 3 x 4 4 x 4 5 x 2 6 x 2 7 x 2 8 x 2], pack pack_f32
+    _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, sum_16,
+    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 4 2 x 4 3 x 4 4 x 4 5 x 2 6 x 2 7 x 1 8 x 1], pack pack_f32
 );
 kernels!(
     avx512_f64, "AVX-512 14x16", "avx512f,avx2,fma", f64, rows 14, vectors 2 of 8,
-    _mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, _mm512_fmadd_pd,
-    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 4 2 x 4 3 x 4 4 x 4 5 x 2 6 x 2 7 x 2 8 x 2], pack pack_f64
+    _mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, _mm512_fmadd_pd, sum_8_f64,
+    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 4 2 x 4 3 x 4 4 x 4 5 x 2 6 x 2 7 x 1 8 x 1], pack pack_f64
 );
 kernels!(
     avx2_f32, "AVX2 6x16", "avx2,fma", f32, rows 6, vectors 2 of 8,
-    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps,
+    _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, sum_8,
     tiles [1 2 3 4 5 6], dots [1 x 4 2 x 4 3 x 2 4 x 2 5 x 1 6 x 1 7 x 1 8 x 1], pack pack_f32
 );
 kernels!(
     avx2_f64, "AVX2 6x8", "avx2,fma", f64, rows 6, vectors 2 of 4,
-    _mm256_setzero_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd,
+    _mm256_setzero_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd, sum_4_f64,
     tiles [1 2 3 4 5 6], dots [1 x 4 2 x 4 3 x 2 4 x 2 5 x 1 6 x 1 7 x 1 8 x 1], pack pack_f64
 );
 
@@ -253,6 +246,38 @@ macro_rules! pack {
 
 pack!(pack_f32, f32, if width >= 8 transpose_8x8, if width >= 4 transpose_4x4);
 pack!(pack_f64, f64, if width >= 4 transpose_4x4_f64);
+
+/// Sum of the lanes, halves first.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn sum_16(x: __m512) -> f32 {
+    let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(_mm512_castps_pd(x)));
+    sum_8(_mm256_add_ps(_mm512_castps512_ps256(x), high))
+}
+
+/// Sum of the lanes, halves first.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_8(x: __m256) -> f32 {
+    let x = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps::<1>(x));
+    let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
+}
+
+/// Sum of the lanes, halves first.
+#[inline]
+#[target_feature(enable = "avx512f,avx2")]
+fn sum_8_f64(x: __m512d) -> f64 {
+    sum_4_f64(_mm256_add_pd(_mm512_castpd512_pd256(x), _mm512_extractf64x4_pd::<1>(x)))
+}
+
+/// Sum of the lanes, halves first.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn sum_4_f64(x: __m256d) -> f64 {
+    let x = _mm_add_pd(_mm256_castpd256_pd128(x), _mm256_extractf128_pd::<1>(x));
+    _mm_cvtsd_f64(_mm_add_sd(x, _mm_unpackhi_pd(x, x)))
+}
 
 /// Transposes 8 x 8 values.
 ///

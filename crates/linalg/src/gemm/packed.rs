@@ -151,6 +151,15 @@ fn even(len: usize, most: usize, unit: usize) -> usize {
     units.div_ceil(len.div_ceil(most.max(unit))) * unit
 }
 
+/// Length of one task's part of the streamed operand: about [`TASK`] and the length that two (hence also
+/// four, ...) threads share most evenly. It depends on the shape alone.
+fn task_len(len: usize, width: usize) -> usize {
+    let panels = len.div_ceil(width);
+    let most = (TASK * 3 / 2).div_ceil(width);
+    let longest = |per: usize| panels.div_ceil(per).div_ceil(2) * per;
+    (most.div_ceil(3)..=most).rev().min_by_key(|&per| longest(per)).unwrap_or(most) * width
+}
+
 /// The tiled product.
 ///
 /// # Safety
@@ -169,24 +178,28 @@ unsafe fn tiles<T: Real>(
     let rows_stream = m >= n;
     let (stream, share) = if rows_stream { (rows, cols) } else { (cols, rows) };
     let kc = even(k, K_BLOCK, 1);
-    // An even number of tasks, for the usual two, four, ... threads.
-    let tasks = stream.len.div_ceil(TASK).next_multiple_of(2);
-    let task = stream.len.div_ceil(stream.width).div_ceil(tasks) * stream.width;
-    let chunk = even(share.len, SHARED_BYTES / (k * T::BYTES), share.width);
-    let padded = chunk.next_multiple_of(share.width);
+    let task = task_len(stream.len, stream.width);
+    // Where the shared operand exceeds its buffer, cut the dimension that costs less to come back to: each
+    // further block of steps reads and writes C again, each further chunk packs the streamed operand again.
+    let room = SHARED_BYTES / T::BYTES;
+    let steps = if k > 2 * share.len { even(k, room / share.len, kc) } else { k };
+    let chunk = even(share.len, room / steps, share.width);
     let (c, source) = (Shared(c), Shared(init.data.cast_mut()));
 
-    scratch::with(Use::Shared, if share.direct { 0 } else { padded * k }, |shared: *mut T| {
+    scratch::with(Use::Shared, if share.direct { 0 } else { chunk * steps }, |shared: *mut T| {
         let shared = Shared(shared);
-        for s0 in (0..share.len).step_by(chunk) {
-            let s1 = share.len.min(s0 + chunk);
+        let chunks =
+            (0..k).step_by(steps).flat_map(|p0| (0..share.len).step_by(chunk).map(move |s0| (p0, s0)));
+        for (p0, s0) in chunks {
+            let (p1, s1) = (k.min(p0 + steps), share.len.min(s0 + chunk));
             if !share.direct {
-                let (part, blocks) = (4 * share.width, k.div_ceil(kc));
+                let (part, blocks) = (4 * share.width, (p1 - p0).div_ceil(kc));
                 each(parallel, (s1 - s0).div_ceil(part) * blocks, |t| {
-                    let (from, k0) = (s0 + t / blocks * part, t % blocks * kc);
-                    let kc = kc.min(k - k0);
-                    let dst = shared.at(padded * k0 + (from - s0) * kc);
-                    // SAFETY: rows below s1 and steps below k exist; block k0 of the buffer starts at padded * k0.
+                    let (from, k0) = (s0 + t / blocks * part, p0 + t % blocks * kc);
+                    let kc = kc.min(p1 - k0);
+                    let dst = shared.at(chunk * (k0 - p0) + (from - s0) * kc);
+                    // SAFETY: rows below s1 and steps below p1 exist; block k0 of the buffer starts at
+                    // chunk * (k0 - p0).
                     unsafe { share.pack(dst, from, part.min(s1 - from), k0, kc) };
                 });
             }
@@ -195,14 +208,14 @@ unsafe fn tiles<T: Real>(
                 let t1 = stream.len.min(t0 + task);
                 let room = if stream.direct { 0 } else { task * kc };
                 scratch::with(Use::Local, room, |local: *mut T| {
-                    for k0 in (0..k).step_by(kc) {
-                        let block = kc.min(k - k0);
+                    for k0 in (p0..p1).step_by(kc) {
+                        let block = kc.min(p1 - k0);
                         if !stream.direct {
                             // SAFETY: rows t0..t1 and these steps exist; local takes task * kc values.
                             unsafe { stream.pack(local, t0, t1 - t0, k0, block) };
                         }
                         for s in (s0..s1).step_by(share.width) {
-                            let shared = share.panel(shared.at(padded * k0), s0, s, k0, block);
+                            let shared = share.panel(shared.at(chunk * (k0 - p0)), s0, s, k0, block);
                             for t in (t0..t1).step_by(stream.width) {
                                 let local = stream.panel(local, t0, t, k0, block);
                                 let ((i, a), (j, b)) = if rows_stream {
@@ -268,18 +281,16 @@ unsafe fn dots<T: Real>(
     let task = (DOTS_BYTES / (k * T::BYTES)).max(1).next_multiple_of(4);
     let (c, source) = (Shared(c), Shared(init.data.cast_mut()));
     let (long, short) = (Shared(long.as_ptr().cast_mut()), Shared(short.as_ptr().cast_mut()));
-    scratch::with(Use::Shared, if deep == 1 { 0 } else { count * k }, |packed: *mut T| {
-        let (short, short_stride) = if deep == 1 {
-            (short, along)
-        } else {
-            for s in 0..count {
-                for p in 0..k {
-                    // SAFETY: vector s, step p exists, and the buffer takes count * k values.
-                    unsafe { *packed.add(s * k + p) = *short.at(s * along + p * deep) };
-                }
+    // The short vectors are read once per long row: copied to aligned rows, no load straddles two cache lines.
+    let short_stride = k.next_multiple_of(64 / T::BYTES);
+    scratch::with(Use::Shared, count * short_stride, |packed: *mut T| {
+        for s in 0..count {
+            for p in 0..k {
+                // SAFETY: vector s, step p exists, and the buffer takes count * short_stride values.
+                unsafe { *packed.add(s * short_stride + p) = *short.at(s * along + p * deep) };
             }
-            (Shared(packed), k)
-        };
+        }
+        let short = Shared(packed);
         each(parallel, len.div_ceil(task), |t| {
             let l = t * task;
             let init = source.0.is_null();
