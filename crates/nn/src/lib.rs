@@ -4,6 +4,7 @@
 //! operation: forward, backward, and the tangent of both.
 
 mod kernel;
+pub mod loss;
 pub mod model;
 pub mod op;
 pub mod ops;

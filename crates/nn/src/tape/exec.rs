@@ -98,6 +98,11 @@ impl<T: Real> Tape<T> {
         self.scratch.bytes()
     }
 
+    /// Scalars of each outside input, in order of declaration.
+    pub fn input_lens(&self) -> Vec<usize> {
+        self.graph.inputs.iter().map(|v| self.graph.nodes[v.0].len).collect()
+    }
+
     /// The graph.
     pub fn graph(&self) -> &Graph<T> {
         &self.graph
