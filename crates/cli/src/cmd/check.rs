@@ -1,0 +1,70 @@
+//! `rhumb check`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::claim_table;
+use crate::exit::{Code, Failure};
+use crate::output::{Global, Output};
+use crate::recipe::{Size, Source};
+use crate::session::{self, Plan};
+
+/// Arguments of `check`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Names as in `rhumb list`, or TOML files.
+    #[arg(required_unless_present = "all")]
+    recipes: Vec<String>,
+    /// Every embedded recipe.
+    #[arg(long, conflicts_with = "recipes")]
+    all: bool,
+    /// How much work to do.
+    #[arg(long, value_enum, default_value = "quick")]
+    budget: Size,
+    /// Keep the run folders in this one.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Runs recipes and judges their claims.
+pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
+    let sources = if args.all {
+        Source::all()
+    } else {
+        args.recipes.iter().map(|r| Source::find(r)).collect::<Result<_, _>>()?
+    };
+    // All recipes are read before the first one runs: a typing error shall not cost an hour.
+    let recipes = sources.iter().map(|s| s.resolve(args.budget, &[])).collect::<Result<Vec<_>, _>>()?;
+    let mut rows = Vec::new();
+    let mut list = Vec::new();
+    let mut sentences = String::new();
+    let mut differs = 0;
+    for (source, recipe) in sources.iter().zip(&recipes) {
+        let out = args.out.as_ref().map(|d| d.join(source.name.replace('/', "-")));
+        let plan = Plan { name: &source.name, recipe, size: args.budget, out, resume: false };
+        let result = session::execute(&plan, global)?;
+        let judgement = result
+            .judgement
+            .as_ref()
+            .ok_or_else(|| Failure::usage(format!("{}: the run ended without a verdict", source.name)))?;
+        differs += usize::from(!judgement.as_expected());
+        let mark = if judgement.as_expected() { "" } else { "  <- differs" };
+        let statement = recipe.claim.statement.clone().unwrap_or_default();
+        let found = format!("{}{mark}", judgement.verdict.word());
+        rows.push((source.name.clone(), statement, judgement.expect, Some(found)));
+        sentences.push_str(&format!("{}: {}\n", source.name, judgement.sentence));
+        list.push(json!({
+            "recipe": source.name, "statement": recipe.claim.statement, "recorded": judgement.expect,
+            "outcome": judgement.verdict, "as_recorded": judgement.as_expected(), "judgement": judgement,
+        }));
+    }
+    let verdict = match differs {
+        0 => "every outcome is as recorded".to_owned(),
+        n => format!("{n} of {} outcomes differ from the record", rows.len()),
+    };
+    let mut output =
+        Output::new(format!("{}\n{sentences}\n{verdict}\n", claim_table(&rows).render()), json!(list));
+    output.code = (differs > 0).then_some(Code::Claim);
+    Ok(output)
+}

@@ -1,0 +1,74 @@
+//! The commands; each has its arguments and a function from them to an output.
+
+pub(crate) mod check;
+pub(crate) mod cite;
+pub(crate) mod compare;
+pub(crate) mod data;
+pub(crate) mod doctor;
+pub(crate) mod explain;
+pub(crate) mod generate;
+pub(crate) mod list;
+pub(crate) mod model;
+pub(crate) mod quickstart;
+pub(crate) mod report;
+pub(crate) mod run;
+pub(crate) mod score;
+pub(crate) mod ship;
+pub(crate) mod show;
+pub(crate) mod train;
+
+use std::path::PathBuf;
+
+use rhumb_core::Verdict;
+
+use crate::exit::Failure;
+use crate::session::RunResult;
+use crate::table::Table;
+
+/// Metric, value of every seed and verdict of a finished run, for a terminal.
+pub(crate) fn summary(result: &RunResult, folder: Option<&PathBuf>) -> String {
+    let mut out = format!("{}: {}\n\n", result.recipe, result.title);
+    if let Some(first) = result.seeds.first() {
+        for section in &first.sections {
+            if let crate::report::Section::Table(_, t) = section {
+                out.push_str(&t.render());
+                out.push('\n');
+            }
+        }
+    }
+    if let Some(statement) = &result.statement {
+        out.push_str(&format!("paper's claim  {statement}\n"));
+    }
+    if let Some(j) = &result.judgement {
+        let record = if j.as_expected() { "as recorded" } else { "NOT as recorded" };
+        out.push_str(&format!("outcome        {} ({record}: {})\n", j.sentence, j.expect.word()));
+    }
+    if let Some(words) = &result.recorded {
+        out.push_str(&format!("our verdict    {words}\n"));
+    }
+    if let Some(f) = folder {
+        out.push_str(&format!("folder         {}\n", f.display()));
+    }
+    out
+}
+
+/// The table of `check` and `list`.
+pub(crate) fn claim_table(rows: &[(String, String, Verdict, Option<String>)]) -> Table {
+    let outcome = rows.iter().any(|r| r.3.is_some());
+    let mut header = vec!["recipe", "paper's claim", "recorded"];
+    header.extend(outcome.then_some("outcome"));
+    let mut table = Table::new(header);
+    for (name, claim, recorded, found) in rows {
+        let mut row = vec![name.clone(), claim.clone(), recorded.word().to_owned()];
+        row.extend(found.clone());
+        table.row(row);
+    }
+    table
+}
+
+/// The failure of a command whose engine is not part of this build.
+pub(crate) fn not_connected<A: serde::Serialize>(command: &str, missing: &str, args: &A) -> Failure {
+    // The settings are told so that a script sees what was understood.
+    let args = serde_json::to_string(args).unwrap_or_default();
+    Failure::missing(format!("{command}: this build lacks {missing}; understood: {args}"))
+}

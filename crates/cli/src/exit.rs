@@ -1,0 +1,86 @@
+//! Exit codes, and the error that carries one.
+
+use std::fmt;
+
+use rhumb_core::{ObserveError, RunError};
+
+/// How the program ends, besides with success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// The outcome of a claim differs from the record.
+    Claim = 1,
+    /// The command line, a recipe or a path is wrong.
+    Usage = 2,
+    /// A value became NaN or infinite.
+    Numerical = 3,
+    /// A file, a model or a data set is missing.
+    Missing = 4,
+    /// Interrupted by the user; the checkpoint is written.
+    Interrupted = 130,
+}
+
+/// An error with its exit code.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    /// The exit code.
+    pub(crate) code: Code,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// A failure with that code.
+    pub(crate) fn new(code: Code, error: impl Into<anyhow::Error>) -> Self {
+        Failure { code, error: error.into() }
+    }
+
+    /// A wrong command line, recipe or path.
+    pub(crate) fn usage(text: impl Into<String>) -> Self {
+        Failure { code: Code::Usage, error: anyhow::Error::msg(text.into()) }
+    }
+
+    /// Something that has to be there first.
+    pub(crate) fn missing(text: impl Into<String>) -> Self {
+        Failure { code: Code::Missing, error: anyhow::Error::msg(text.into()) }
+    }
+
+    /// The same failure, with what was being done in front.
+    pub(crate) fn context(self, what: impl fmt::Display + Send + Sync + 'static) -> Self {
+        Failure { code: self.code, error: self.error.context(what) }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#}", self.error)
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(e: RunError) -> Self {
+        let code = if e.is_non_finite() { Code::Numerical } else { Code::Usage };
+        Failure::new(code, e)
+    }
+}
+
+impl From<ObserveError> for Failure {
+    fn from(e: ObserveError) -> Self {
+        Failure::new(Code::Usage, e)
+    }
+}
+
+/// Reads a text file that the user named.
+pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
+        Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; check the path", path.display()))
+    })
+}
+
+/// Writes a file that the user named, making its folder.
+pub(crate) fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    folder
+        .map_or(Ok(()), std::fs::create_dir_all)
+        .and_then(|()| std::fs::write(path, bytes))
+        .map_err(|e| Failure::usage(format!("cannot write {}: {e}; choose another place", path.display())))
+}

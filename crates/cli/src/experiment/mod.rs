@@ -1,0 +1,70 @@
+//! From `algorithm.kind` of a recipe to the code behind it.
+//!
+//! An experiment is a settings struct that implements [`Experiment`], and one line in the table at the end of
+//! this file. The settings are a part of the recipe, of its JSON Schema and of the manifest.
+
+mod adam_mini_state;
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::exit::Failure;
+use crate::session::Context;
+
+/// Named numbers that an experiment measured with one seed. Claims refer to them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Metrics(BTreeMap<String, f64>);
+
+impl Metrics {
+    /// Adds one, in the form `arm/quantity` where there are arms.
+    pub(crate) fn put(&mut self, name: impl Into<String>, value: f64) -> &mut Self {
+        self.0.insert(name.into(), value);
+        self
+    }
+
+    /// The one of that name.
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+        self.0.get(name).copied()
+    }
+
+    /// All, sorted by name.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.0.iter().map(|(k, v)| (k.as_str(), *v))
+    }
+}
+
+/// What a recipe can run.
+pub(crate) trait Experiment {
+    /// Runs every arm with the seed of `ctx` and measures. Arms are driven by [`Context::drive`], which owns
+    /// records, checkpoints, progress and interruption.
+    ///
+    /// # Errors
+    /// A [`Failure`] with the exit code that fits.
+    fn run(&self, ctx: &mut Context<'_>) -> Result<Metrics, Failure>;
+}
+
+macro_rules! experiments {
+    ($($(#[$doc:meta])* $kind:literal => $variant:ident($settings:ty)),* $(,)?) => {
+        /// The `[algorithm]` of a recipe: `kind`, and the settings of that kind.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[serde(tag = "kind")]
+        pub(crate) enum Settings {
+            $($(#[$doc])* #[serde(rename = $kind)] $variant($settings)),*
+        }
+
+        impl Settings {
+            /// The code behind these settings.
+            pub(crate) fn experiment(&self) -> &dyn Experiment {
+                match self { $(Settings::$variant(s) => s),* }
+            }
+        }
+    };
+}
+
+experiments! {
+    /// Bytes of optimizer state, Adam-mini beside AdamW.
+    "adam-mini-state" => AdamMiniState(adam_mini_state::StateSettings),
+}
