@@ -161,8 +161,13 @@ impl Observer for FolderObserver {
     }
 
     fn finish(&mut self, outcome: &Outcome) -> Result<(), ObserveError> {
-        self.parts.iter_mut().try_for_each(|p| p.finish(outcome))?;
-        self.put_json("outcome.json", outcome)
+        // A table that cannot be written must not cost the outcome.
+        let mut first = Ok(());
+        for p in &mut self.parts {
+            first = first.and(p.finish(outcome));
+        }
+        let written = self.put_json("outcome.json", outcome);
+        first.and(written)
     }
 }
 

@@ -1,0 +1,4 @@
+//! Integration tests of the core.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod kill;
