@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use rhumb_linalg::Real;
 use serde::{Deserialize, Serialize};
 
 /// What a tensor does in its model; optimizers choose blocks by it.
@@ -105,5 +106,35 @@ impl Layout {
     /// The tensor of that name.
     pub fn find(&self, name: &str) -> Option<&Block> {
         self.blocks.iter().find(|b| b.name == name)
+    }
+
+    /// The first tensor of a flat vector that holds a NaN or an infinity, for error messages.
+    pub fn first_non_finite<T: Real>(&self, values: &[T]) -> Option<&Block> {
+        let at = values.iter().position(|v| !v.is_finite())?;
+        self.blocks.iter().find(|b| b.range.contains(&at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_follow_one_another_without_gaps() {
+        let mut l = Layout::new();
+        assert_eq!(l.push("a", &[2, 3], Role::Mlp), 0..6);
+        assert_eq!(l.push("empty", &[0, 3], Role::Mlp), 6..6);
+        assert_eq!(l.push("b", &[4], Role::Norm), 6..10);
+        assert_eq!((l.len(), l.find("b").map(|b| b.range.clone())), (10, Some(6..10)));
+        assert!(l.find("c").is_none());
+    }
+
+    #[test]
+    fn a_value_that_is_not_finite_is_traced_to_its_tensor() {
+        let mut l = Layout::new();
+        l.push("a", &[2], Role::Mlp);
+        l.push("b", &[2], Role::Mlp);
+        assert_eq!(l.first_non_finite(&[0.0, 1.0, 2.0, f64::NAN]).map(|b| b.name.as_str()), Some("b"));
+        assert_eq!(l.first_non_finite(&[0.0_f32; 4]), None);
     }
 }

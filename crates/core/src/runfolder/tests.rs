@@ -194,8 +194,9 @@ fn event_files_hold_the_bytes_of_the_reference_writer() {
     o.record(&r).unwrap();
     o.finish(&outcome()).unwrap();
     let bytes = fs::read(dir.path().join("events.out.tfevents.1700000000.rhumb")).unwrap();
-    let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-    assert_eq!(hex, EVENTS);
+    let want: Vec<u8> =
+        (0..EVENTS.len()).step_by(2).map(|i| u8::from_str_radix(&EVENTS[i..i + 2], 16).unwrap()).collect();
+    assert_eq!(bytes, want);
 }
 
 /// Two events, read back by the PyPI package `tensorboard` 2.21 as file version `brain.Event:2` and as
