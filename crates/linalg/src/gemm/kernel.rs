@@ -2,13 +2,15 @@
 
 /// One tile of the product: `c = init + alpha * a * b` over `k` packed (or suitably strided) steps.
 ///
-/// Step `p` reads the rows of the tile at `a + p * a_stride` and its columns at `b + p * b_stride`, both
-/// contiguous. All `nr` columns of `b` are read even when only `cols` of them are stored.
+/// Step `p` reads row `i` of the tile at `a + p * a_stride + i * a_row` and its columns at `b + p * b_stride`, the
+/// latter contiguous. All `nr` columns of `b` are read even when only `cols` of them are stored.
 pub struct Tile<T> {
     pub k: usize,
     pub alpha: T,
     pub a: *const T,
     pub a_stride: usize,
+    /// Distance of the rows: 1 for [`Kernel::tiles`], anything for [`Kernel::tiles_in_place`].
+    pub a_row: usize,
     pub b: *const T,
     pub b_stride: usize,
     pub c: *mut T,
@@ -57,6 +59,8 @@ pub struct Kernel<T: 'static> {
     pub nr: usize,
     /// Tiles of 1, 2, ..., `mr` rows.
     pub tiles: &'static [unsafe fn(&Tile<T>)],
+    /// The same for rows of A at any distance.
+    pub tiles_in_place: &'static [unsafe fn(&Tile<T>)],
     /// Packs A into panels of `mr`.
     pub pack_a: Pack<T>,
     /// Packs B into panels of `nr`.

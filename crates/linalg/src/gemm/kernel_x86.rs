@@ -20,13 +20,13 @@ macro_rules! kernels {
 
             const NR: usize = $nv * $lanes;
 
-            /// A tile of `R` rows.
+            /// A tile of `R` rows, contiguous or (`IN_PLACE`) at distance `a_row`.
             ///
             /// # Safety
             /// The CPU has the features, and the tile's pointers are valid for what [`Tile`] says is read and
             /// written.
             #[target_feature(enable = $features)]
-            unsafe fn tile<const R: usize>(t: &Tile<$t>) {
+            unsafe fn tile<const R: usize, const IN_PLACE: bool>(t: &Tile<$t>) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     // C comes from memory once per block of k: asked for now, it arrives during the sums.
@@ -37,6 +37,7 @@ macro_rules! kernels {
                         }
                     }
                     let mut acc = [[$zero(); $nv]; R];
+                    let row_stride = if IN_PLACE { t.a_row } else { 1 };
                     let (mut a, mut b) = (t.a, t.b);
                     for _ in 0..t.k {
                         let mut row = [$zero(); $nv];
@@ -44,7 +45,7 @@ macro_rules! kernels {
                             row[j] = $load(b.add(j * $lanes));
                         }
                         for i in 0..R {
-                            let x = $set1(*a.add(i));
+                            let x = $set1(*a.add(i * row_stride));
                             for j in 0..$nv {
                                 acc[i][j] = $fma(x, row[j], acc[i][j]);
                             }
@@ -148,7 +149,8 @@ macro_rules! kernels {
                 name: $name,
                 mr: $mr,
                 nr: NR,
-                tiles: &[$(tile::<$r>),*],
+                tiles: &[$(tile::<$r, false>),*],
+                tiles_in_place: &[$(tile::<$r, true>),*],
                 pack_a: $pack::<$mr>,
                 pack_b: $pack::<NR>,
                 dots: &[$(dots::<$s, $g>),*],

@@ -99,7 +99,7 @@ struct Operand<T: 'static> {
     /// Panel width of the kernel.
     width: usize,
     pack: Pack<T>,
-    /// Read in place: the free dimension is contiguous and no panel is reused enough to pay for packing.
+    /// Read in place: no panel is reused enough to pay for packing.
     direct: bool,
 }
 
@@ -112,15 +112,7 @@ impl<T: Real> Operand<T> {
         pack: Pack<T>,
         direct: bool,
     ) -> Self {
-        Operand {
-            data: Shared(data.as_ptr().cast_mut()),
-            len,
-            along,
-            deep,
-            width,
-            pack,
-            direct: direct && along == 1,
-        }
+        Operand { data: Shared(data.as_ptr().cast_mut()), len, along, deep, width, pack, direct }
     }
 
     /// Packs rows `from..from + n`, steps `k0..k0 + kc`.
@@ -134,13 +126,20 @@ impl<T: Real> Operand<T> {
         }
     }
 
-    /// Where the panel of rows `from..` and steps `k0..k0 + kc` starts, and the distance of its steps;
+    /// Where the panel of rows `from..` and steps `k0..k0 + kc` starts, and the distances of its steps and rows;
     /// `packed` holds the panels from row `base` on.
-    fn panel(self, packed: *mut T, base: usize, from: usize, k0: usize, kc: usize) -> (*const T, usize) {
+    fn panel(
+        self,
+        packed: *mut T,
+        base: usize,
+        from: usize,
+        k0: usize,
+        kc: usize,
+    ) -> (*const T, usize, usize) {
         if self.direct {
-            (self.data.at(from + k0 * self.deep), self.deep)
+            (self.data.at(from * self.along + k0 * self.deep), self.deep, self.along)
         } else {
-            (packed.wrapping_add((from - base) * kc), self.width)
+            (packed.wrapping_add((from - base) * kc), self.width, 1)
         }
     }
 }
@@ -173,8 +172,9 @@ unsafe fn tiles<T: Real>(
 ) {
     let rows = Operand::new(a.data, m, (a.row_stride, a.col_stride), kernel.mr, kernel.pack_a, n <= DIRECT);
     // A tile reads whole panels of B, so that a ragged last panel must be packed.
-    let whole = m <= DIRECT && n % kernel.nr == 0;
+    let whole = m <= DIRECT && n % kernel.nr == 0 && b.col_stride == 1;
     let cols = Operand::new(b.data, n, (b.col_stride, b.row_stride), kernel.nr, kernel.pack_b, whole);
+    let tiles = if rows.direct && rows.along != 1 { kernel.tiles_in_place } else { kernel.tiles };
     let rows_stream = m >= n;
     let (stream, share) = if rows_stream { (rows, cols) } else { (cols, rows) };
     let kc = even(k, K_BLOCK, 1);
@@ -237,6 +237,7 @@ unsafe fn tiles<T: Real>(
                                     alpha,
                                     a: a.0,
                                     a_stride: a.1,
+                                    a_row: a.2,
                                     b: b.0,
                                     b_stride: b.1,
                                     c,
@@ -247,7 +248,7 @@ unsafe fn tiles<T: Real>(
                                 };
                                 // SAFETY: the panels hold `block` steps, tiles of different tasks are disjoint, and
                                 // rows and columns stay below m and n.
-                                unsafe { kernel.tiles[kernel.mr.min(m - i) - 1](&tile) };
+                                unsafe { tiles[kernel.mr.min(m - i) - 1](&tile) };
                             }
                         }
                     }

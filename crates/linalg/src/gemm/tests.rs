@@ -107,9 +107,15 @@ fn every_kernel_equals_the_definition_for_all_small_shapes_layouts_and_inits() {
 #[test]
 fn products_of_several_k_blocks_chunks_and_tasks_equal_the_definition() {
     for (trans, from) in LAYOUTS.into_iter().zip(INITS) {
-        for size in
-            [(70, 33, 1300), (33, 150, 1100), (200, 96, 64), (64, 128, 40), (5, 64, 700), (700, 3, 90)]
-        {
+        for size in [
+            (70, 33, 1300),
+            (33, 150, 1100),
+            (200, 96, 64),
+            (64, 128, 40),
+            (5, 64, 700),
+            (700, 3, 90),
+            (150, 40, 1100),
+        ] {
             against_definition::<f32>(size, trans, from, true, 4e-6);
             against_definition::<f64>(size, trans, from, true, 1e-14);
         }
