@@ -1,14 +1,14 @@
 use rayon::prelude::*;
 use rhumb_linalg::Real;
 
-use crate::kernel::{PARALLEL_FROM, TASK, sum_sq};
+use crate::kernel::{PARALLEL_FROM, TASK, sum_sq, vectorised};
 
 /// Euclidean norm of the whole gradient, summed in a fixed order. NaN or infinite when an entry is.
 pub fn global_norm<T: Real>(grad: &[T]) -> f64 {
     let parts: Vec<f64> = if grad.len() < PARALLEL_FROM {
-        grad.chunks(TASK).map(sum_sq).collect()
+        grad.chunks(TASK).map(|g| vectorised(|| sum_sq(g))).collect()
     } else {
-        grad.par_chunks(TASK).map(sum_sq).collect()
+        grad.par_chunks(TASK).map(|g| vectorised(|| sum_sq(g))).collect()
     };
     parts.iter().sum::<f64>().sqrt()
 }

@@ -6,7 +6,7 @@
 //! sections `u64` and its CRC-32C `u32`. Nothing follows.
 //!
 //! # Durability
-//! [`write`] fills a temporary file beside the target, syncs it, moves the target to `NAME.prev`, moves the
+//! [`write()`] fills a temporary file beside the target, syncs it, moves the target to `NAME.prev`, moves the
 //! temporary file to the target and syncs the folder. A process that is killed at any moment leaves the new or
 //! the old checkpoint; [`open_latest`] takes the newest whole one.
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use rhumb_linalg::Real;
 
 use super::partition::Cut;
-use crate::kernel::{PARALLEL_FROM, TASK, sum_sq};
+use crate::kernel::{PARALLEL_FROM, TASK, sum_sq, vectorised};
 
 /// The numbers of one step of one tensor.
 #[derive(Clone, Copy, Debug)]
@@ -41,13 +41,13 @@ pub(crate) fn apply<T: Real>(c: &Coefficients, cut: Cut, p: &mut [T], m: &mut [T
         let blocks = (TASK / cut.block).max(1);
         let width = blocks * cut.block;
         if p.len() < PARALLEL_FROM {
-            small_blocks(c, cut.block, p, m, v, g);
+            vectorised(|| small_blocks(c, cut.block, p, m, v, g));
         } else {
             p.par_chunks_mut(width)
                 .zip(m.par_chunks_mut(width))
                 .zip(g.par_chunks(width))
                 .zip(v.par_chunks_mut(blocks))
-                .for_each(|(((p, m), g), v)| small_blocks(c, cut.block, p, m, v, g));
+                .for_each(|(((p, m), g), v)| vectorised(|| small_blocks(c, cut.block, p, m, v, g)));
         }
     }
 }
@@ -55,16 +55,17 @@ pub(crate) fn apply<T: Real>(c: &Coefficients, cut: Cut, p: &mut [T], m: &mut [T
 /// Blocks of one element: AdamW.
 fn per_element<T: Real>(c: &Coefficients, p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
     if p.len() < PARALLEL_FROM {
-        elements(c, p, m, v, g);
+        vectorised(|| elements(c, p, m, v, g));
     } else {
         p.par_chunks_mut(TASK)
             .zip(m.par_chunks_mut(TASK))
             .zip(g.par_chunks(TASK))
             .zip(v.par_chunks_mut(TASK))
-            .for_each(|(((p, m), g), v)| elements(c, p, m, v, g));
+            .for_each(|(((p, m), g), v)| vectorised(|| elements(c, p, m, v, g)));
     }
 }
 
+#[inline(always)]
 fn elements<T: Real>(c: &Coefficients, p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
     let (keep, step, eps) = (T::of(c.keep), T::of(c.step), T::of(c.eps));
     let (new1, old2, new2) = (T::of(1.0 - c.beta1), T::of(c.beta2), T::of(1.0 - c.beta2));
@@ -76,6 +77,7 @@ fn elements<T: Real>(c: &Coefficients, p: &mut [T], m: &mut [T], v: &mut [T], g:
     }
 }
 
+#[inline(always)]
 fn small_blocks<T: Real>(c: &Coefficients, width: usize, p: &mut [T], m: &mut [T], v: &mut [T], g: &[T]) {
     for (((p, m), g), v) in
         p.chunks_exact_mut(width).zip(m.chunks_exact_mut(width)).zip(g.chunks_exact(width)).zip(v)
@@ -86,20 +88,22 @@ fn small_blocks<T: Real>(c: &Coefficients, width: usize, p: &mut [T], m: &mut [T
 }
 
 fn large_block<T: Real>(c: &Coefficients, p: &mut [T], m: &mut [T], v: &mut T, g: &[T]) {
-    let parts: Vec<f64> = g.par_chunks(TASK).map(sum_sq).collect();
+    let parts: Vec<f64> = g.par_chunks(TASK).map(|g| vectorised(|| sum_sq(g))).collect();
     let h = advance(c, v, parts.iter().sum::<f64>() / g.len() as f64);
     p.par_chunks_mut(TASK)
         .zip(m.par_chunks_mut(TASK))
         .zip(g.par_chunks(TASK))
-        .for_each(|((p, m), g)| shift(c, h, p, m, g));
+        .for_each(|((p, m), g)| vectorised(|| shift(c, h, p, m, g)));
 }
 
 /// Moves the second moment of a block and returns what multiplies its first moment.
+#[inline(always)]
 fn advance<T: Real>(c: &Coefficients, v: &mut T, mean_sq: f64) -> T {
     *v = T::of(c.beta2 * v.f64() + (1.0 - c.beta2) * mean_sq);
     T::of(c.step / (v.f64().sqrt() / c.root2 + c.eps))
 }
 
+#[inline(always)]
 fn shift<T: Real>(c: &Coefficients, h: T, p: &mut [T], m: &mut [T], g: &[T]) {
     let (keep, new1) = (T::of(c.keep), T::of(1.0 - c.beta1));
     for ((p, m), g) in p.iter_mut().zip(m).zip(g) {
