@@ -13,7 +13,7 @@ macro_rules! kernels {
     (
         $module:ident, $name:literal, $features:literal, $t:ty, rows $mr:literal, vectors $nv:literal of $lanes:literal,
         $zero:ident, $load:ident, $store:ident, $set1:ident, $fma:ident, $sum:ident,
-        tiles [$($r:literal)*], dots [$($s:literal x $g:literal)*], pack $pack:ident
+        tiles [$($r:literal)*], dots [$($s:literal x $g:literal x $u:literal)*], pack $pack:ident
     ) => {
         mod $module {
             use super::*;
@@ -81,38 +81,54 @@ macro_rules! kernels {
                 }
             }
 
-            /// `G` long rows from row `l` on against `S` short vectors.
+            /// `G` long rows from row `l` on against `S` short vectors, in `U` interleaved sums each: enough
+            /// sums to hide the latency of an addition, and a single stream of memory for a single vector.
             ///
             /// # Safety
             /// As [`dots`], and rows `l..l + G` exist.
             #[inline]
             #[target_feature(enable = $features)]
-            unsafe fn dot_group<const S: usize, const G: usize>(d: &Dots<$t>, l: usize) {
+            unsafe fn dot_group<const S: usize, const G: usize, const U: usize>(d: &Dots<$t>, l: usize) {
                 // SAFETY: the caller's promise.
                 unsafe {
                     let long = d.long.add(l * d.long_stride);
-                    let mut acc = [[$zero(); S]; G];
+                    let mut acc = [[[$zero(); U]; S]; G];
                     let whole = d.k / $lanes * $lanes;
                     let mut p = 0;
                     while p < whole {
-                        let mut w = [$zero(); G];
-                        for g in 0..G {
-                            let at = long.wrapping_add(g * d.long_stride + p);
-                            // The rows come from memory: ask for the next group while this one is summed.
-                            _mm_prefetch::<_MM_HINT_T0>(at.wrapping_add(G * d.long_stride).cast());
-                            w[g] = $load(at);
-                        }
-                        for s in 0..S {
-                            let x = $load(d.short.add(s * d.short_stride + p));
+                        // The last few vectors go one at a time.
+                        let vectors = if p + U * $lanes <= whole { U } else { 1 };
+                        for u in 0..U {
+                            if u == vectors {
+                                break;
+                            }
+                            let at = p + u * $lanes;
+                            let mut w = [$zero(); G];
                             for g in 0..G {
-                                acc[g][s] = $fma(w[g], x, acc[g][s]);
+                                let w_at = long.wrapping_add(g * d.long_stride + at);
+                                // With much arithmetic a row, the hardware alone fetches too late; with little,
+                                // it keeps up and asking costs more than it brings (measured on Zen 4).
+                                if S >= 4 {
+                                    let ahead = w_at.wrapping_add(G.max(2) * d.long_stride);
+                                    _mm_prefetch::<_MM_HINT_T0>(ahead.cast());
+                                }
+                                w[g] = $load(w_at);
+                            }
+                            for s in 0..S {
+                                let x = $load(d.short.add(s * d.short_stride + at));
+                                for g in 0..G {
+                                    acc[g][s][u] = $fma(w[g], x, acc[g][s][u]);
+                                }
                             }
                         }
-                        p += $lanes;
+                        p += vectors * $lanes;
                     }
                     for g in 0..G {
                         for s in 0..S {
-                            let mut sum = $sum(acc[g][s]);
+                            let mut sum = 0.0;
+                            for u in 0..U {
+                                sum += $sum(acc[g][s][u]);
+                            }
                             for p in whole..d.k {
                                 let w = *long.add(g * d.long_stride + p);
                                 sum = w.mul_add(*d.short.add(s * d.short_stride + p), sum);
@@ -130,16 +146,16 @@ macro_rules! kernels {
             /// # Safety
             /// The CPU has the features, and the pointers are valid for what [`Dots`] says is read and written.
             #[target_feature(enable = $features)]
-            unsafe fn dots<const S: usize, const G: usize>(d: &Dots<$t>) {
+            unsafe fn dots<const S: usize, const G: usize, const U: usize>(d: &Dots<$t>) {
                 let mut l = 0;
                 // SAFETY: the caller's promise; l stays below rows.
                 unsafe {
                     while l + G <= d.rows {
-                        dot_group::<S, G>(d, l);
+                        dot_group::<S, G, U>(d, l);
                         l += G;
                     }
                     while l < d.rows {
-                        dot_group::<S, 1>(d, l);
+                        dot_group::<S, 1, U>(d, l);
                         l += 1;
                     }
                 }
@@ -153,7 +169,7 @@ macro_rules! kernels {
                 tiles_in_place: &[$(tile::<$r, true>),*],
                 pack_a: $pack::<$mr>,
                 pack_b: $pack::<NR>,
-                dots: &[$(dots::<$s, $g>),*],
+                dots: &[$(dots::<$s, $g, $u>),*],
             };
         }
     };
@@ -162,22 +178,22 @@ macro_rules! kernels {
 kernels!(
     avx512_f32, "AVX-512 14x32", "avx512f,avx2,fma", f32, rows 14, vectors 2 of 16,
     _mm512_setzero_ps, _mm512_loadu_ps, _mm512_storeu_ps, _mm512_set1_ps, _mm512_fmadd_ps, sum_16,
-    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 4 2 x 4 3 x 4 4 x 4 5 x 2 6 x 2 7 x 1 8 x 1], pack pack_f32
+    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 1 x 4 2 x 4 x 1 3 x 4 x 1 4 x 4 x 1 5 x 2 x 1 6 x 2 x 1 7 x 1 x 1 8 x 1 x 1], pack pack_f32
 );
 kernels!(
     avx512_f64, "AVX-512 14x16", "avx512f,avx2,fma", f64, rows 14, vectors 2 of 8,
     _mm512_setzero_pd, _mm512_loadu_pd, _mm512_storeu_pd, _mm512_set1_pd, _mm512_fmadd_pd, sum_8_f64,
-    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 4 2 x 4 3 x 4 4 x 4 5 x 2 6 x 2 7 x 1 8 x 1], pack pack_f64
+    tiles [1 2 3 4 5 6 7 8 9 10 11 12 13 14], dots [1 x 1 x 4 2 x 4 x 1 3 x 4 x 1 4 x 4 x 1 5 x 2 x 1 6 x 2 x 1 7 x 1 x 1 8 x 1 x 1], pack pack_f64
 );
 kernels!(
     avx2_f32, "AVX2 6x16", "avx2,fma", f32, rows 6, vectors 2 of 8,
     _mm256_setzero_ps, _mm256_loadu_ps, _mm256_storeu_ps, _mm256_set1_ps, _mm256_fmadd_ps, sum_8,
-    tiles [1 2 3 4 5 6], dots [1 x 4 2 x 4 3 x 2 4 x 2 5 x 1 6 x 1 7 x 1 8 x 1], pack pack_f32
+    tiles [1 2 3 4 5 6], dots [1 x 1 x 4 2 x 4 x 1 3 x 2 x 1 4 x 2 x 1 5 x 1 x 1 6 x 1 x 1 7 x 1 x 1 8 x 1 x 1], pack pack_f32
 );
 kernels!(
     avx2_f64, "AVX2 6x8", "avx2,fma", f64, rows 6, vectors 2 of 4,
     _mm256_setzero_pd, _mm256_loadu_pd, _mm256_storeu_pd, _mm256_set1_pd, _mm256_fmadd_pd, sum_4_f64,
-    tiles [1 2 3 4 5 6], dots [1 x 4 2 x 4 3 x 2 4 x 2 5 x 1 6 x 1 7 x 1 8 x 1], pack pack_f64
+    tiles [1 2 3 4 5 6], dots [1 x 1 x 4 2 x 4 x 1 3 x 2 x 1 4 x 2 x 1 5 x 1 x 1 6 x 1 x 1 7 x 1 x 1 8 x 1 x 1], pack pack_f64
 );
 
 /// The kernels this CPU runs, the preferred first.
