@@ -95,7 +95,7 @@ fn rows_in_place<T: Real>(
     scale: Option<T>,
     stats: &mut Vec<RowStats>,
     report: &mut LossReport,
-) {
+) -> Result<(), EvalError> {
     let n = z.len() / vocab;
     stats.clear();
     stats.resize(n, RowStats::default());
@@ -111,6 +111,12 @@ fn rows_in_place<T: Real>(
     });
     for (i, s) in stats.iter().enumerate() {
         if labels(i) != IGNORE {
+            if s.ce == f64::INFINITY {
+                return Err(EvalError::Unsupported(format!(
+                    "the score of label {} is -inf: the model masks a token that the data asks for",
+                    labels(i)
+                )));
+            }
             report.loss += s.loss;
             report.ce += s.ce;
             report.entropy += s.entropy;
@@ -118,6 +124,7 @@ fn rows_in_place<T: Real>(
             report.live += 1;
         }
     }
+    Ok(())
 }
 
 fn refuse_hessian(kind: LossKind) -> Result<(), EvalError> {
@@ -136,7 +143,12 @@ impl<T: Real> Loss<T> for LmHead {
         "lm-head"
     }
 
-    fn eval(&self, cx: &Cx<'_, T>, x: Ins<'_, T>, dx: &mut [Option<Adj<'_, T>>]) -> Result<LossReport, EvalError> {
+    fn eval(
+        &self,
+        cx: &Cx<'_, T>,
+        x: Ins<'_, T>,
+        dx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<LossReport, EvalError> {
         let (d, v) = (self.width, self.vocab);
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
         let Live { index, stats } = &mut *live;
@@ -164,7 +176,7 @@ impl<T: Real> Loss<T> for LmHead {
             self.gather(x[0], index, h);
             gemm(true, (n, v, d), T::ONE, z, v, Mat::rows(h, d), Mat::cols(x[1], d), Init::Zero);
             let label = |i: usize| cx.data.targets[index[i] as usize];
-            rows_in_place(self.kind, z, v, label, want.then_some(scale), stats, &mut report);
+            rows_in_place(self.kind, z, v, label, want.then_some(scale), stats, &mut report)?;
             if let Some(a) = &mut dh {
                 let g = &mut gs[..n * d];
                 gemm(true, (n, d, v), T::ONE, g, d, Mat::rows(z, v), Mat::rows(x[1], d), Init::Zero);
@@ -225,7 +237,7 @@ impl<T: Real> Loss<T> for LmHead {
                 gemm(true, (n, v, d), T::ONE, tz, v, Mat::rows(h, d), Mat::cols(tw, d), init);
             }
             let label = |i: usize| cx.data.targets[index[i] as usize];
-            rows_in_place(self.kind, z, v, label, Some(scale), stats, &mut report);
+            rows_in_place(self.kind, z, v, label, Some(scale), stats, &mut report)?;
             z.par_chunks(v).zip(tz.par_chunks_mut(v)).enumerate().for_each(|(i, (g, tz))| {
                 simd(|| row_tangent(self.kind, g, label(i) as usize, scale, tz));
             });
@@ -293,7 +305,12 @@ impl<T: Real> Loss<T> for LogitLoss {
         "logit-loss"
     }
 
-    fn eval(&self, cx: &Cx<'_, T>, x: Ins<'_, T>, dx: &mut [Option<Adj<'_, T>>]) -> Result<LossReport, EvalError> {
+    fn eval(
+        &self,
+        cx: &Cx<'_, T>,
+        x: Ins<'_, T>,
+        dx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<LossReport, EvalError> {
         self.check(cx.data.targets)?;
         let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
         let mut report = LossReport::default();
@@ -301,7 +318,7 @@ impl<T: Real> Loss<T> for LogitLoss {
         z.copy_from_slice(x[0]);
         let label = |i: usize| cx.data.targets[i];
         let scale = (!dx.is_empty()).then_some(T::of(cx.weight));
-        rows_in_place(self.kind, &mut z, self.classes, label, scale, &mut stats, &mut report);
+        rows_in_place(self.kind, &mut z, self.classes, label, scale, &mut stats, &mut report)?;
         if let Some(Some(d)) = dx.first_mut() {
             d.each(|i| z[i]);
         }
@@ -329,7 +346,7 @@ impl<T: Real> Loss<T> for LogitLoss {
         }
         let label = |i: usize| cx.data.targets[i];
         let scale = T::of(cx.weight);
-        rows_in_place(self.kind, &mut z, self.classes, label, Some(scale), &mut stats, &mut report);
+        rows_in_place(self.kind, &mut z, self.classes, label, Some(scale), &mut stats, &mut report)?;
         for (i, (g, tz)) in z.chunks(self.classes).zip(tz.chunks_mut(self.classes)).enumerate() {
             if label(i) == IGNORE {
                 tz.fill(T::ZERO);
@@ -380,9 +397,18 @@ pub fn score_rows<T: Real>(
         let n = index.len();
         head.gather(hidden, index, &mut h);
         let (h, z) = (&h[..n * width], &mut z[..n * vocab]);
-        gemm(true, (n, vocab, width), T::ONE, z, vocab, Mat::rows(h, width), Mat::cols(weight, width), Init::Zero);
+        gemm(
+            true,
+            (n, vocab, width),
+            T::ONE,
+            z,
+            vocab,
+            Mat::rows(h, width),
+            Mat::cols(weight, width),
+            Init::Zero,
+        );
         let label = |i: usize| targets[index[i] as usize];
-        rows_in_place(kind, z, vocab, label, None, &mut live.stats, &mut LossReport::default());
+        rows_in_place(kind, z, vocab, label, None, &mut live.stats, &mut LossReport::default())?;
         out.extend(index.iter().zip(&live.stats).map(|(&i, &stats)| TokenScore {
             row: i as usize,
             label: targets[i as usize],

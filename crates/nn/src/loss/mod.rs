@@ -6,4 +6,4 @@ pub mod row;
 
 pub use head::{LmHead, LogitLoss, TokenScore, score_rows};
 pub use mse::Mse;
-pub use row::LossKind;
+pub use row::{LossError, LossKind, RowState, RowStats};
