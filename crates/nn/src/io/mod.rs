@@ -1,0 +1,14 @@
+//! Files: model folders, GGUF, safetensors, tokenizers and chat templates.
+//!
+//! The model on disk is a folder in the layout of the Hugging Face Hub: `config.json`, `model.safetensors` (or
+//! shards with an index), `tokenizer.json`, `tokenizer_config.json`. Everything else is converted to and from
+//! that. Weights are `f32` in memory whatever the file holds.
+
+pub mod atomic;
+mod error;
+pub mod gguf;
+pub mod safetensors;
+mod tensor;
+
+pub use error::IoError;
+pub use tensor::{TensorData, TensorMap};

@@ -1,0 +1,166 @@
+//! safetensors: one file, or shards listed in `model.safetensors.index.json`.
+//!
+//! # Format
+//! Length of the header `u64` (little-endian), the header as JSON (name, type, shape and byte range of every
+//! tensor, which together cover the rest of the file exactly), then the data.
+
+use std::collections::HashMap;
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::path::Path;
+
+use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use indexmap::IndexMap;
+use serde::Deserialize;
+
+use super::gguf::{GgmlType, dequantize};
+use super::tensor::{TensorData, TensorMap};
+use super::{IoError, atomic};
+
+/// The limit of the reference implementation.
+const MAX_HEADER: u64 = 100_000_000;
+const PREFIX: u64 = 8;
+
+/// All tensors of one file, as `f32`, in the order of their bytes.
+///
+/// # Errors
+/// [`IoError`] for a file that is missing, cut off or longer than its header says, a header that lies, or a
+/// type other than F32, F16 and BF16.
+pub fn read(path: &Path) -> Result<TensorMap, IoError> {
+    let mut out = TensorMap::new();
+    read_into(path, &mut out, |_| true)?;
+    Ok(out)
+}
+
+/// All tensors of a folder: `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
+///
+/// # Errors
+/// As [`read`], and [`IoError::Tensor`] when a tensor of the index is missing in its shard.
+pub fn read_dir(dir: &Path) -> Result<TensorMap, IoError> {
+    let index = dir.join("model.safetensors.index.json");
+    let single = dir.join("model.safetensors");
+    if single.exists() || !index.exists() {
+        return read(&single);
+    }
+    let text = fs::read(&index).map_err(|e| IoError::io("read", &index, e))?;
+    let listed: Index =
+        serde_json::from_slice(&text).map_err(|source| IoError::Json { path: index.clone(), source })?;
+    let mut shards: IndexMap<&str, Vec<&str>> = IndexMap::new();
+    for (tensor, file) in &listed.weight_map {
+        // The index comes from elsewhere; it may only name files beside it.
+        if file.contains(['/', '\\']) || file == ".." {
+            let what = format!("lies in {file}, which is outside the folder; restore the index from its source");
+            return Err(IoError::tensor(&index, tensor, what));
+        }
+        shards.entry(file).or_default().push(tensor);
+    }
+    let mut out = TensorMap::new();
+    for (file, tensors) in shards {
+        let path = dir.join(file);
+        read_into(&path, &mut out, |name| listed.weight_map.get(name).is_some_and(|f| f == file))?;
+        if let Some(missing) = tensors.iter().find(|t| !out.contains_key(**t)) {
+            let what = "listed in the index but not in this shard; download the shard again";
+            return Err(IoError::tensor(&path, missing, what));
+        }
+    }
+    Ok(out)
+}
+
+/// Writes one F32 file, atomically, with the header entry `format = pt` that other loaders look for.
+///
+/// # Errors
+/// [`IoError`] when a shape does not fit its values or the disk refuses.
+pub fn write(path: &Path, tensors: &TensorMap) -> Result<(), IoError> {
+    let mut infos = Vec::with_capacity(tensors.len());
+    let mut at = 0;
+    for (name, t) in tensors {
+        let end = at + 4 * t.data.len();
+        infos.push((
+            name.clone(),
+            TensorInfo { dtype: Dtype::F32, shape: t.shape.clone(), data_offsets: (at, end) },
+        ));
+        at = end;
+    }
+    let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let metadata =
+        Metadata::new(Some(about), infos).map_err(|e| IoError::malformed(path, 0, e.to_string()))?;
+    let mut header =
+        serde_json::to_vec(&metadata).map_err(|source| IoError::Json { path: path.to_owned(), source })?;
+    // Data that starts at a multiple of 8 can be used in place by readers that map the file.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    atomic::write(path, |out| {
+        let io = |e| IoError::io("write", path, e);
+        out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
+        out.write_all(&header).map_err(io)?;
+        for t in tensors.values() {
+            for run in t.data.chunks(1 << 16) {
+                let bytes: Vec<u8> = run.iter().flat_map(|v| v.to_le_bytes()).collect();
+                out.write_all(&bytes).map_err(io)?;
+            }
+        }
+        Ok(())
+    })
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: IndexMap<String, String>,
+}
+
+fn read_into(path: &Path, out: &mut TensorMap, wanted: impl Fn(&str) -> bool) -> Result<(), IoError> {
+    let io = |e| IoError::io("read", path, e);
+    let mut file = File::open(path).map_err(|e| IoError::io("open", path, e))?;
+    let size = file.metadata().map_err(io)?.len();
+    let truncated = |what: &str, at, needed| IoError::Truncated {
+        path: path.to_owned(),
+        what: what.to_owned(),
+        at,
+        needed,
+        size,
+    };
+    if size < PREFIX {
+        return Err(truncated("the length of the header", 0, PREFIX));
+    }
+    let mut prefix = [0; PREFIX as usize];
+    file.read_exact(&mut prefix).map_err(io)?;
+    let length = u64::from_le_bytes(prefix);
+    if length > MAX_HEADER {
+        let found = format!("a header length of {length}");
+        return Err(IoError::Foreign { path: path.to_owned(), expected: "safetensors", found });
+    }
+    if length > size - PREFIX {
+        return Err(truncated("the header", PREFIX, length));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|e| IoError::malformed(path, PREFIX, format!("the header is not usable: {e}")))?;
+
+    let start = PREFIX + length;
+    let promised = metadata.data_len() as u64;
+    if promised > size - start {
+        return Err(truncated("the tensor data", start, promised));
+    }
+    if promised < size - start {
+        let what = format!("the header covers {promised} of {} bytes of data", size - start);
+        return Err(IoError::malformed(path, start, what));
+    }
+    for name in metadata.offset_keys().into_iter().filter(|n| wanted(n)) {
+        let Some(info) = metadata.info(&name) else { continue };
+        let dtype = match info.dtype {
+            Dtype::F32 => GgmlType::F32,
+            Dtype::F16 => GgmlType::F16,
+            Dtype::BF16 => GgmlType::BF16,
+            other => {
+                let what = format!("has the type {other}, read here are F32, F16 and BF16; convert the model");
+                return Err(IoError::tensor(path, &name, what));
+            }
+        };
+        let (from, to) = info.data_offsets;
+        file.seek(SeekFrom::Start(start + from as u64)).map_err(io)?;
+        let mut bytes = vec![0; to - from];
+        file.read_exact(&mut bytes).map_err(io)?;
+        out.insert(name, TensorData { shape: info.shape.clone(), data: dequantize(dtype, &bytes) });
+    }
+    Ok(())
+}
