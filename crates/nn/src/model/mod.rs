@@ -1,5 +1,17 @@
 //! Models: one definition each for training, generation and second derivatives.
 
 mod cache;
+mod config;
+mod decoder;
+mod generate;
+mod lora;
+mod objective;
+mod weights;
 
 pub use cache::KvCache;
+pub use config::{DecoderConfig, Family, ModelError, RopeConfig};
+pub use decoder::{BatchShape, Decoder, Plan};
+pub use generate::Session;
+pub use lora::LoraConfig;
+pub use objective::{DecoderObjective, TokenBatch, score};
+pub use weights::{Tensors, init, load, store};
