@@ -1,1 +1,3 @@
-//! Placeholder.
+//! Fine-tuning of language models: the GEM loss family, conversations, packing, evaluation.
+
+pub mod data;

@@ -1,0 +1,122 @@
+/// What can go wrong between a file of conversations and a batch.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// The file could not be read.
+    #[error("{file}, line {line}: reading failed: {source}")]
+    Read {
+        /// File.
+        file: String,
+        /// Line, counted from one.
+        line: usize,
+        /// Cause.
+        source: std::io::Error,
+    },
+    /// A line that is no conversation.
+    #[error(
+        "{file}, line {line}: {reason}. Each line is one JSON object, \
+         {{\"messages\": [{{\"role\": .., \"content\": ..}}, ..]}} or {{\"prompt\": .., \"completion\": ..}}"
+    )]
+    Line {
+        /// File.
+        file: String,
+        /// Line, counted from one.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The template refused a conversation.
+    #[error("{file}, line {line}: the chat template refused the first {messages} messages: {reason}")]
+    Template {
+        /// File.
+        file: String,
+        /// Line, counted from one.
+        line: usize,
+        /// How many messages it was given.
+        messages: usize,
+        /// What the template says.
+        reason: String,
+    },
+    /// The tokenizer refused a text.
+    #[error("{file}, line {line}: the tokenizer refused the text: {reason}")]
+    Encode {
+        /// File.
+        file: String,
+        /// Line, counted from one.
+        line: usize,
+        /// What the tokenizer says.
+        reason: String,
+    },
+    /// The tokens of a shorter conversation are no prefix of those of the longer one.
+    #[error(
+        "{file}, line {line}, message {message}: the tokens {place} it are not a prefix of the conversation's \
+         (they part at token {token}), so which tokens are the assistant's cannot be told. Either the template \
+         rewrites earlier turns (use one that does not), or a token spans the border of the turn (trim the \
+         white space at the start of the content)"
+    )]
+    Prefix {
+        /// File.
+        file: String,
+        /// Line, counted from one.
+        line: usize,
+        /// Message, counted from one.
+        message: usize,
+        /// `before` or `up to the end of`.
+        place: &'static str,
+        /// First token that differs.
+        token: usize,
+    },
+    /// Nothing to train on.
+    #[error(
+        "{file}: none of the {rows} conversations has a token to train on{hint}. Check that assistant messages \
+         exist and that the chat template prints them (a data preview shows the mask)"
+    )]
+    NothingTrained {
+        /// File.
+        file: String,
+        /// Rows read.
+        rows: usize,
+        /// What the first rows lacked.
+        hint: String,
+    },
+    /// No row at all.
+    #[error("{file} holds no conversation: it is empty or has blank lines only")]
+    Empty {
+        /// File.
+        file: String,
+    },
+    /// A document does not fit a row.
+    #[error(
+        "the document of line {line} has {tokens} tokens and a row {len}: truncate first, or use longer rows"
+    )]
+    TooLong {
+        /// Line, counted from one.
+        line: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Length of a row.
+        len: usize,
+    },
+    /// More held out than there is.
+    #[error(
+        "{held_out} of {rows} conversations were to be held out, which leaves none to train on: hold out fewer"
+    )]
+    Split {
+        /// Conversations.
+        rows: usize,
+        /// Wanted.
+        held_out: usize,
+    },
+    /// The tokenizer could not turn tokens into text.
+    #[error("line {line}: the tokenizer could not decode tokens {from}..{to}: {reason}")]
+    Decode {
+        /// Line, counted from one.
+        line: usize,
+        /// First token.
+        from: usize,
+        /// One past the last.
+        to: usize,
+        /// What the tokenizer says.
+        reason: String,
+    },
+}

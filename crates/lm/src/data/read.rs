@@ -1,0 +1,187 @@
+use std::io::BufRead;
+
+use serde::Deserialize;
+
+use super::{DataError, Message};
+
+/// What one line holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conversation {
+    /// Turns.
+    Messages(Vec<Message>),
+    /// A prompt and its continuation.
+    Pair {
+        /// Given.
+        prompt: String,
+        /// Trained.
+        completion: String,
+    },
+}
+
+/// A conversation and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Line of the file, counted from one.
+    pub line: usize,
+    /// Content.
+    pub conversation: Conversation,
+}
+
+#[derive(Deserialize)]
+struct Raw {
+    messages: Option<Vec<Message>>,
+    prompt: Option<String>,
+    completion: Option<String>,
+}
+
+/// Streams conversations from JSON lines; other keys of an object are ignored, as are blank lines.
+///
+/// Ends after the first error, which names file and line.
+#[derive(Debug)]
+pub struct Rows<R> {
+    reader: R,
+    file: String,
+    line: usize,
+    buffer: Vec<u8>,
+    done: bool,
+}
+
+impl<R: BufRead> Rows<R> {
+    /// Rows of `reader`; `file` is its name in messages.
+    pub fn new(reader: R, file: impl Into<String>) -> Self {
+        Rows { reader, file: file.into(), line: 0, buffer: Vec::new(), done: false }
+    }
+
+    /// The name used in messages.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    fn parse(&self) -> Result<Option<Conversation>, String> {
+        let bytes = match self.line {
+            1 => self.buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.buffer),
+            _ => &self.buffer,
+        };
+        let text =
+            std::str::from_utf8(bytes).map_err(|e| format!("not UTF-8 from byte {}", e.valid_up_to() + 1))?;
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let raw: Raw = serde_json::from_str(text).map_err(|e| {
+            // The parser counts lines of its own text, which here is always one.
+            let whole = e.to_string();
+            let reason = whole.split(" at line ").next().unwrap_or(&whole);
+            format!("{reason} (column {})", e.column())
+        })?;
+        match raw {
+            Raw { messages: Some(_), prompt: None, completion: None } => {}
+            Raw { messages: None, prompt: Some(prompt), completion: Some(completion) } => {
+                if completion.is_empty() {
+                    return Err("the completion is empty".into());
+                }
+                return Ok(Some(Conversation::Pair { prompt, completion }));
+            }
+            Raw { messages: Some(_), .. } => return Err("both messages and prompt/completion".into()),
+            Raw { prompt: Some(_), .. } => return Err("a prompt without a completion".into()),
+            Raw { completion: Some(_), .. } => return Err("a completion without a prompt".into()),
+            Raw { .. } => return Err("neither messages nor prompt and completion".into()),
+        }
+        let messages = raw.messages.unwrap_or_default();
+        if messages.is_empty() {
+            return Err("the list of messages is empty".into());
+        }
+        match messages.iter().position(|m| m.role.trim().is_empty()) {
+            Some(i) => Err(format!("message {} has an empty role", i + 1)),
+            None => Ok(Some(Conversation::Messages(messages))),
+        }
+    }
+}
+
+impl<R: BufRead> Iterator for Rows<R> {
+    type Item = Result<Row, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.done {
+            self.buffer.clear();
+            self.line += 1;
+            match self.reader.read_until(b'\n', &mut self.buffer) {
+                Ok(0) => self.done = true,
+                Ok(_) => match self.parse() {
+                    Ok(None) => {}
+                    Ok(Some(conversation)) => return Some(Ok(Row { line: self.line, conversation })),
+                    Err(reason) => {
+                        self.done = true;
+                        return Some(Err(DataError::Line {
+                            file: self.file.clone(),
+                            line: self.line,
+                            reason,
+                        }));
+                    }
+                },
+                Err(source) => {
+                    self.done = true;
+                    return Some(Err(DataError::Read { file: self.file.clone(), line: self.line, source }));
+                }
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+
+    fn read(text: &[u8]) -> Result<Vec<Row>, String> {
+        Rows::new(text, "chat.jsonl").collect::<Result<_, _>>().map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn both_shapes_are_read_with_their_lines() {
+        let text = "\u{feff}{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"id\":3}\r\n\n\
+                    {\"prompt\":\"1+1=\",\"completion\":\"2\"}";
+        let rows = read(text.as_bytes()).unwrap();
+        assert_eq!(
+            rows[0],
+            Row { line: 1, conversation: Conversation::Messages(vec![Message::new("user", "Hi")]) }
+        );
+        let pair = Conversation::Pair { prompt: "1+1=".into(), completion: "2".into() };
+        assert_eq!(rows[1], Row { line: 3, conversation: pair });
+    }
+
+    #[test]
+    fn a_broken_line_7_is_named() {
+        let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n".repeat(6);
+        let error = read(format!("{good}{{\"prompt\":\"a\",\n{good}").as_bytes()).unwrap_err();
+        assert!(error.starts_with("chat.jsonl, line 7: "), "{error}");
+        assert!(error.contains("column") && !error.contains("line 1"), "{error}");
+    }
+
+    #[test]
+    fn reading_ends_after_the_first_error() {
+        let mut rows = Rows::new(&b"x\n{\"prompt\":\"a\",\"completion\":\"b\"}\n"[..], "f");
+        assert!(rows.next().unwrap().is_err());
+        assert!(rows.next().is_none());
+    }
+
+    #[test]
+    fn each_malformed_row_says_what_is_wrong() {
+        let cases: [(&[u8], &str); 9] = [
+            (b"[]", "line 1: "),
+            (b"{}", "neither messages nor prompt"),
+            (b"{\"messages\":[]}", "list of messages is empty"),
+            (b"{\"messages\":[{\"role\":\"user\"}]}", "missing field `content`"),
+            (b"{\"messages\":[{\"role\":\"\",\"content\":\"\"}]}", "message 1 has an empty role"),
+            (b"{\"messages\":[],\"prompt\":\"\"}", "both messages and prompt"),
+            (b"{\"prompt\":\"a\"}", "a prompt without a completion"),
+            (b"{\"prompt\":\"a\",\"completion\":\"\"}", "the completion is empty"),
+            (b"{\"prompt\":\"\xff\"}", "not UTF-8 from byte 12"),
+        ];
+        for (text, want) in cases {
+            let error = read(text).unwrap_err();
+            assert!(error.contains(want), "{error}");
+        }
+    }
+}
