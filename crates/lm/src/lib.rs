@@ -1,3 +1,5 @@
 //! Fine-tuning of language models: the GEM loss family, conversations, packing, evaluation.
 
 pub mod data;
+pub mod gem;
+pub mod metrics;

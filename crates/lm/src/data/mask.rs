@@ -167,9 +167,10 @@ impl Tokenizing<'_> {
                 ));
             }
             let from = prefix(&tokens(i, true)?, i, "before")?;
-            let to = match i + 1 == messages.len() {
-                true => ids.len(),
-                false => prefix(&tokens(i + 1, false)?, i, "up to the end of")?,
+            let to = if i + 1 == messages.len() {
+                ids.len()
+            } else {
+                prefix(&tokens(i + 1, false)?, i, "up to the end of")?
             };
             live[from..to.max(from)].fill(true);
         }

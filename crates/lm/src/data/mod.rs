@@ -11,6 +11,8 @@ mod pack;
 mod preview;
 mod read;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use batch::PackedBatch;
 pub use error::DataError;
