@@ -1,0 +1,175 @@
+//! Chat templates: from messages to the text that a model was trained on.
+//!
+//! The language is Jinja, in the environment that the transformers package gives chat templates.
+
+mod python;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value};
+use minijinja::{Environment, Error, ErrorKind, context};
+use serde::{Deserialize, Serialize};
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant`, or what else the template knows.
+    pub role: String,
+    /// The text.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn of this role.
+    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
+        Message { role: role.into(), content: content.into() }
+    }
+}
+
+/// Why a chat template could not be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// The template does not parse.
+    #[error("line {line} of the chat template does not parse: {what}; compare it with the model's source")]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// What the engine says.
+        what: String,
+    },
+    /// The template failed or refused the messages.
+    #[error("line {line} of the chat template failed: {what}; check the roles and their order")]
+    Render {
+        /// The line, from 1.
+        line: usize,
+        /// What the engine or the template says.
+        what: String,
+    },
+    /// The model has none.
+    #[error(
+        "the model has no chat template; use a plain prompt, or add chat_template to tokenizer_config.json"
+    )]
+    Missing,
+}
+
+/// A compiled chat template.
+///
+/// Runs in the environment that the transformers package gives templates: blocks are trimmed, `raise_exception`,
+/// `strftime_now` and `tojson` exist, Python's methods work on strings, lists and maps, and the special tokens
+/// (`bos_token`, `eos_token` ...) are variables. `strftime_now` is in UTC. `{% generation %}` marks the trained
+/// part for other tools and does not change the text.
+#[derive(Debug)]
+pub struct ChatTemplate {
+    env: Environment<'static>,
+    special: BTreeMap<String, String>,
+}
+
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Compiles a template with the two special tokens that templates use; `strftime_now` tells the time of this
+    /// call.
+    ///
+    /// # Errors
+    /// [`TemplateError::Syntax`].
+    pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TemplateError> {
+        let tokens = [("bos_token", bos), ("eos_token", eos)];
+        let special = tokens.into_iter().filter_map(|(k, v)| Some((k.to_owned(), v?.to_owned()))).collect();
+        Self::with_special(source, special, SystemTime::now())
+    }
+
+    /// Compiles a template. `special` holds the variables for special tokens (`bos_token`, `pad_token` ...); `now`
+    /// is the time that `strftime_now` tells, fixed so that a run can repeat a render.
+    ///
+    /// # Errors
+    /// [`TemplateError::Syntax`].
+    pub fn with_special(
+        source: &str,
+        special: BTreeMap<String, String>,
+        now: SystemTime,
+    ) -> Result<Self, TemplateError> {
+        let mut env = Environment::new();
+        let syntax = |e: &Error| TemplateError::Syntax { line: e.line().unwrap_or(1), what: describe(e) };
+        let config =
+            SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| syntax(&e))?;
+        env.set_syntax(config);
+        env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        env.add_function("raise_exception", |what: String| -> Result<Value, Error> {
+            Err(Error::new(ErrorKind::InvalidOperation, what))
+        });
+        env.add_function("strftime_now", move |format: String| python::strftime(now, &format));
+        env.add_filter("tojson", python::to_json);
+        env.add_template_owned(NAME, without_generation(source)).map_err(|e| syntax(&e))?;
+        Ok(ChatTemplate { env, special })
+    }
+
+    /// The template and the special tokens of a `tokenizer_config.json`. Where the file has several templates, the
+    /// one named `default` is taken.
+    ///
+    /// # Errors
+    /// [`TemplateError::Missing`], [`TemplateError::Syntax`].
+    pub fn from_tokenizer_config(config: &serde_json::Value) -> Result<Self, TemplateError> {
+        let field = config.get("chat_template").ok_or(TemplateError::Missing)?;
+        let named = field.as_array().into_iter().flatten().find(|t| t["name"] == "default");
+        let source = named.map_or(field, |t| &t["template"]).as_str().ok_or(TemplateError::Missing)?;
+        Self::with_special(source, super::tokenizer::special_tokens(config), SystemTime::now())
+    }
+
+    /// The text of a conversation. With `add_generation_prompt` it ends where the assistant is to go on.
+    ///
+    /// # Errors
+    /// [`TemplateError::Render`], with the line of the template.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
+        let failed = |e: Error| TemplateError::Render { line: e.line().unwrap_or(1), what: describe(&e) };
+        let special = self.special.iter().map(|(k, v)| (k.as_str(), Value::from(v.as_str())));
+        let template = self.env.get_template(NAME).map_err(failed)?;
+        template
+            .render(context! {
+                messages => Serde(messages),
+                add_generation_prompt => add_generation_prompt,
+                tools => (),
+                documents => (),
+                ..Value::from_pairs(special)
+            })
+            .map_err(failed)
+    }
+}
+
+fn describe(e: &Error) -> String {
+    e.detail().map_or_else(|| e.kind().to_string(), str::to_owned)
+}
+
+/// Turns `{% generation %}` and `{% endgeneration %}` into a condition that always holds: unlike plain removal,
+/// this keeps the line numbers and what the tags do to the white space around them.
+fn without_generation(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let (before, tag) = rest.split_at(start);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let inner = &tag[2..end];
+        let name = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
+        let replacement = match name {
+            "generation" => Some("if true"),
+            "endgeneration" => Some("endif"),
+            _ => None,
+        };
+        out.push_str("{%");
+        match replacement {
+            Some(new) => out.push_str(&inner.replacen(name, new, 1)),
+            None => out.push_str(inner),
+        }
+        out.push_str("%}");
+        rest = &tag[end + 2..];
+    }
+    out.push_str(rest);
+    out
+}

@@ -1,0 +1,122 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use super::*;
+
+const CHATML: &str = "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}\
+{{ '<|im_start|>system\nBe helpful<|im_end|>\n' }}{% endif %}\
+{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}\
+{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
+
+fn template(source: &str) -> Result<ChatTemplate, TemplateError> {
+    let special = [("bos_token", "<s>"), ("eos_token", "</s>")];
+    let special = special.map(|(k, v)| (k.to_owned(), v.to_owned()));
+    // 2001-09-09 01:46:40 UTC.
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    ChatTemplate::with_special(source, special.into(), now)
+}
+
+fn render(source: &str) -> Result<String, TemplateError> {
+    template(source)?.render(&[Message::new("user", "Hi"), Message::new("assistant", "Yes?")], false)
+}
+
+#[test]
+fn chatml_adds_its_default_system_turn_and_the_generation_prompt() {
+    let t = ChatTemplate::new(CHATML, None, None).unwrap();
+    let user = Message::new("user", "Hi");
+    assert_eq!(
+        t.render(std::slice::from_ref(&user), true).unwrap(),
+        "<|im_start|>system\nBe helpful<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let system = Message::new("system", "S");
+    assert_eq!(
+        t.render(&[system, user], false).unwrap(),
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+    );
+}
+
+#[test]
+fn the_special_tokens_are_variables() {
+    assert_eq!(render("{{ bos_token }}{{ messages[1].content }}{{ eos_token }}").unwrap(), "<s>Yes?</s>");
+    let t = ChatTemplate::new("{{ bos_token }}|{{ eos_token }}", Some("B"), None).unwrap();
+    assert_eq!(t.render(&[], false).unwrap(), "B|");
+}
+
+#[test]
+fn blocks_are_trimmed_as_transformers_does() {
+    let source =
+        "{% for m in messages %}\n    {% if m.role == 'user' %}\nU\n    {% endif %}\n{% endfor %}\nend\n";
+    assert_eq!(render(source).unwrap(), "U\nend");
+}
+
+#[test]
+fn python_methods_and_absent_tools_work() {
+    let source = "{% if tools is not none %}T{% endif %}{{ ' a b '.strip().split(' ')[1].upper() }}\
+{{ messages[0].get('name', '-') }}{% for m in messages[::-1] %}{{ m['content'].startswith('H') }}{% endfor %}";
+    assert_eq!(render(source).unwrap().to_lowercase(), "b-falsetrue");
+}
+
+#[test]
+fn loop_controls_and_namespaces_work() {
+    let source = "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% break %}\
+{% endfor %}{{ ns.n }}";
+    assert_eq!(render(source).unwrap(), "1");
+}
+
+#[test]
+fn tojson_writes_as_python_does() {
+    let source = "{{ {'a': [1, 2], 'b': '<é>'} | tojson }}";
+    assert_eq!(render(source).unwrap(), "{\"a\": [1, 2], \"b\": \"<é>\"}");
+    let source = "{{ {'a': [1], 'b': []} | tojson(indent=4) }}";
+    assert_eq!(render(source).unwrap(), "{\n    \"a\": [\n        1\n    ],\n    \"b\": []\n}");
+    assert_eq!(render("{{ messages[0] | tojson }}").unwrap(), "{\"role\": \"user\", \"content\": \"Hi\"}");
+}
+
+#[test]
+fn the_time_is_the_given_one_and_a_wrong_format_is_an_error() {
+    assert_eq!(render("{{ strftime_now('%d %b %Y') }}").unwrap(), "09 Sep 2001");
+    let e = render("\n{{ strftime_now('%Q') }}").unwrap_err();
+    assert!(matches!(&e, TemplateError::Render { line: 2, .. }), "{e}");
+}
+
+#[test]
+fn generation_tags_change_nothing_but_their_own_white_space() {
+    let plain = "a{% generation %}b{% endgeneration %}c";
+    assert_eq!(render(plain).unwrap(), "abc");
+    let trimmed = "a \n{%- generation -%}\n b \n{%- endgeneration -%}\n c";
+    assert_eq!(render(trimmed).unwrap(), "abc");
+    let lines = "x\n  {% generation %}\nb\n  {% endgeneration %}\nc";
+    assert_eq!(render(lines).unwrap(), "x\nb\nc");
+    assert_eq!(
+        without_generation("{{ generation }}{% set generation = 1 %}"),
+        "{{ generation }}{% set generation = 1 %}"
+    );
+    assert_eq!(without_generation("a {% b"), "a {% b");
+}
+
+#[test]
+fn a_refusal_by_the_template_carries_its_words_and_line() {
+    let e = render("a\nb\n{{ raise_exception('roles must alternate') }}").unwrap_err();
+    assert_eq!(e, TemplateError::Render { line: 3, what: "roles must alternate".into() });
+}
+
+#[test]
+fn syntax_errors_carry_the_line_behind_generation_tags_too() {
+    let e = render("{% generation %}\n{% endgeneration %}\n{% if x %}\n{{ ").unwrap_err();
+    assert!(matches!(&e, TemplateError::Syntax { line: 4, .. }), "{e}");
+    let e = render("\n{% wrong %}").unwrap_err();
+    assert!(matches!(&e, TemplateError::Syntax { line: 2, .. }), "{e}");
+}
+
+#[test]
+fn the_configuration_of_a_tokenizer_holds_one_template_or_several() {
+    let of = |config: &str| ChatTemplate::from_tokenizer_config(&serde_json::from_str(config).unwrap());
+    let one = of(r#"{"chat_template": "{{ eos_token }}", "eos_token": {"content": "E"}}"#).unwrap();
+    assert_eq!(one.render(&[], false).unwrap(), "E");
+    let several =
+        r#"{"chat_template": [{"name": "rag", "template": "r"}, {"name": "default", "template": "d"}]}"#;
+    assert_eq!(of(several).unwrap().render(&[], false).unwrap(), "d");
+    assert_eq!(of("{}").unwrap_err(), TemplateError::Missing);
+    assert_eq!(of(r#"{"chat_template": []}"#).unwrap_err(), TemplateError::Missing);
+}

@@ -1,0 +1,191 @@
+//! Drawing the next token from logits.
+
+use rhumb_linalg::rng::Rng;
+use serde::{Deserialize, Serialize};
+
+/// How the next token is chosen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct SamplerConfig {
+    /// Take the most probable token; the other settings are then without effect.
+    pub greedy: bool,
+    /// Logits are divided by this.
+    pub temperature: f64,
+    /// Only the k most probable tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Only the smallest set of most probable tokens that reaches this probability; 1 keeps all.
+    pub top_p: f64,
+    /// Only tokens at least this fraction as probable as the best; 0 keeps all.
+    pub min_p: f64,
+    /// Seed of the draws.
+    pub seed: u64,
+}
+
+impl Default for SamplerConfig {
+    /// Plain sampling from the model's distribution.
+    fn default() -> Self {
+        SamplerConfig { greedy: false, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
+    }
+}
+
+/// Why no token could be drawn.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SampleError {
+    /// A setting outside its range.
+    #[error("{name} = {value} is not usable: {hint}")]
+    Setting {
+        /// The setting.
+        name: &'static str,
+        /// Its value.
+        value: f64,
+        /// The range.
+        hint: &'static str,
+    },
+    /// A logit that is not a number or infinitely large.
+    #[error(
+        "the logit of token {token} is {value}: the weights or the activations overflowed; check the model"
+    )]
+    NotFinite {
+        /// The token.
+        token: usize,
+        /// Its logit.
+        value: f32,
+    },
+    /// No token can be drawn.
+    #[error("no token can be drawn from {n} logits: all of them are excluded (-inf)")]
+    Empty {
+        /// The number of logits.
+        n: usize,
+    },
+}
+
+/// Draws tokens, with a random stream of its own.
+///
+/// # Equation
+/// p = softmax(z / T); keep the k largest and renormalise; keep the smallest set of largest p whose sum reaches
+/// top-p and renormalise; keep p >= min-p max p and renormalise; draw. Equal logits rank by token id, lower first.
+///
+/// # Reference
+/// top-k: Fan, Lewis, Dauphin, ACL 2018; top-p: Holtzman et al., ICLR 2020; min-p: Nguyen et al., ICLR 2025.
+///
+/// # Cost
+/// One pass over the logits; a partial sort with top-k, a sort with top-p.
+#[derive(Clone, Debug)]
+pub struct Sampler {
+    config: SamplerConfig,
+    rng: Rng,
+    kept: Vec<(u32, f64)>,
+}
+
+impl Sampler {
+    /// A sampler at the start of its stream.
+    ///
+    /// # Errors
+    /// [`SampleError::Setting`] for a setting outside its range.
+    pub fn new(config: SamplerConfig) -> Result<Self, SampleError> {
+        let check = |name, value: f64, good: bool, hint| {
+            if good { Ok(()) } else { Err(SampleError::Setting { name, value, hint }) }
+        };
+        let c = &config;
+        let t = c.temperature;
+        check(
+            "temperature",
+            t,
+            c.greedy || (t.is_finite() && t > 0.0),
+            "give a number above 0, or choose greedy",
+        )?;
+        check("top_p", c.top_p, c.top_p > 0.0 && c.top_p <= 1.0, "give a number above 0 and at most 1")?;
+        check("min_p", c.min_p, (0.0..=1.0).contains(&c.min_p), "give a number from 0 to 1")?;
+        let rng = Rng::named(config.seed, "sample");
+        Ok(Sampler { config, rng, kept: Vec::new() })
+    }
+
+    /// The next token.
+    ///
+    /// # Errors
+    /// [`SampleError::NotFinite`] for NaN or +inf, [`SampleError::Empty`] when every logit is -inf.
+    pub fn next(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        if self.config.greedy {
+            return greedy(logits);
+        }
+        self.filter(logits)?;
+        let mut left = self.rng.uniform();
+        for &(token, p) in &self.kept {
+            left -= p;
+            if left < 0.0 {
+                return Ok(token);
+            }
+        }
+        // Rounding may leave a sum a little below one.
+        self.kept.last().map(|&(token, _)| token).ok_or(SampleError::Empty { n: logits.len() })
+    }
+
+    /// The tokens that may be drawn and their probabilities, by ascending id.
+    ///
+    /// # Errors
+    /// As [`Sampler::next`].
+    pub fn distribution(&mut self, logits: &[f32]) -> Result<&[(u32, f64)], SampleError> {
+        if self.config.greedy {
+            let token = greedy(logits)?;
+            self.kept.clear();
+            self.kept.push((token, 1.0));
+        } else {
+            self.filter(logits)?;
+        }
+        Ok(&self.kept)
+    }
+
+    fn filter(&mut self, logits: &[f32]) -> Result<(), SampleError> {
+        let best = logits[greedy(logits)? as usize];
+        let SamplerConfig { temperature, top_k, top_p, min_p, .. } = self.config;
+        let kept = &mut self.kept;
+        kept.clear();
+        kept.extend(
+            logits.iter().enumerate().map(|(i, &z)| (i as u32, (f64::from(z - best) / temperature).exp())),
+        );
+        if top_k > 0 && top_k < kept.len() {
+            kept.select_nth_unstable_by(top_k - 1, rank);
+            kept.truncate(top_k);
+        }
+        if top_p < 1.0 {
+            kept.sort_unstable_by(rank);
+            let target = top_p * kept.iter().map(|k| k.1).sum::<f64>();
+            let mut sum = 0.0;
+            let reached = kept.iter().position(|k| {
+                sum += k.1;
+                sum >= target
+            });
+            kept.truncate(reached.map_or(kept.len(), |i| i + 1));
+        }
+        // The best token has weight one, so its multiple is the multiple of the largest probability.
+        kept.retain(|k| k.1 > 0.0 && k.1 >= min_p);
+        kept.sort_unstable_by_key(|k| k.0);
+        let total: f64 = kept.iter().map(|k| k.1).sum();
+        kept.iter_mut().for_each(|k| k.1 /= total);
+        Ok(())
+    }
+}
+
+fn rank(a: &(u32, f64), b: &(u32, f64)) -> std::cmp::Ordering {
+    b.1.total_cmp(&a.1).then(a.0.cmp(&b.0))
+}
+
+/// The token of the largest logit; the lowest id among equals.
+///
+/// # Errors
+/// As [`Sampler::next`].
+pub fn greedy(logits: &[f32]) -> Result<u32, SampleError> {
+    let mut best: Option<usize> = None;
+    for (token, &value) in logits.iter().enumerate() {
+        if value.is_nan() || value == f32::INFINITY {
+            return Err(SampleError::NotFinite { token, value });
+        }
+        if value > best.map_or(f32::NEG_INFINITY, |b| logits[b]) {
+            best = Some(token);
+        }
+    }
+    best.map(|b| b as u32).ok_or(SampleError::Empty { n: logits.len() })
+}
+
+#[cfg(test)]
+mod tests;
