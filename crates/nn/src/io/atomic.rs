@@ -12,10 +12,7 @@ use super::IoError;
 ///
 /// # Errors
 /// [`IoError`]; the old file is then untouched and no temporary file is left.
-pub fn write(
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), IoError>,
-) -> Result<(), IoError> {
+pub fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> Result<(), IoError>) -> Result<(), IoError> {
     let tmp = temporary(path);
     let result = (|| {
         let file = File::create(&tmp).map_err(|e| IoError::io("create", path, e))?;

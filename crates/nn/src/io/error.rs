@@ -63,6 +63,14 @@ pub enum IoError {
         /// What is wrong there.
         what: String,
     },
+    /// A file that is needed is not there.
+    #[error("{} {what}", .path.display())]
+    Missing {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is missing and what to try.
+        what: String,
+    },
     /// A tensor is missing, of an unreadable type or of the wrong shape.
     #[error("{}, tensor {tensor}: {what}", .path.display())]
     Tensor {
@@ -91,6 +99,9 @@ pub enum IoError {
         /// With line and column.
         source: serde_json::Error,
     },
+    /// The tokenizer cannot be built.
+    #[error(transparent)]
+    Tokenizer(#[from] super::tokenizer::TokenizerError),
 }
 
 impl IoError {

@@ -2,13 +2,16 @@
 //!
 //! The model on disk is a folder in the layout of the Hugging Face Hub: `config.json`, `model.safetensors` (or
 //! shards with an index), `tokenizer.json`, `tokenizer_config.json`. Everything else is converted to and from
-//! that. Weights are `f32` in memory whatever the file holds.
+//! that: see [`model_dir::ModelFiles`]. Weights are `f32` in memory whatever the file holds.
 
 pub mod atomic;
 mod error;
 pub mod gguf;
+pub mod model_dir;
 pub mod safetensors;
+pub mod template;
 mod tensor;
+pub mod tokenizer;
 
 pub use error::IoError;
 pub use tensor::{TensorData, TensorMap};

@@ -49,7 +49,8 @@ pub fn read_dir(dir: &Path) -> Result<TensorMap, IoError> {
     for (tensor, file) in &listed.weight_map {
         // The index comes from elsewhere; it may only name files beside it.
         if file.contains(['/', '\\']) || file == ".." {
-            let what = format!("lies in {file}, which is outside the folder; restore the index from its source");
+            let what =
+                format!("lies in {file}, which is outside the folder; restore the index from its source");
             return Err(IoError::tensor(&index, tensor, what));
         }
         shards.entry(file).or_default().push(tensor);
@@ -152,7 +153,8 @@ fn read_into(path: &Path, out: &mut TensorMap, wanted: impl Fn(&str) -> bool) ->
             Dtype::F16 => GgmlType::F16,
             Dtype::BF16 => GgmlType::BF16,
             other => {
-                let what = format!("has the type {other}, read here are F32, F16 and BF16; convert the model");
+                let what =
+                    format!("has the type {other}, read here are F32, F16 and BF16; convert the model");
                 return Err(IoError::tensor(path, &name, what));
             }
         };

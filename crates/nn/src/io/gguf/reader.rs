@@ -154,7 +154,9 @@ impl GgufFile {
 fn check_version(path: &Path, found: u32) -> Result<(), IoError> {
     let hint = match found {
         VERSION => return Ok(()),
-        f if f.swap_bytes() == VERSION => "it is big-endian; convert the model again on a little-endian machine",
+        f if f.swap_bytes() == VERSION => {
+            "it is big-endian; convert the model again on a little-endian machine"
+        }
         0..VERSION => "only version 3 is read; convert the model again with a current tool",
         _ => "only version 3 is read; take an older conversion of the model",
     };
@@ -211,7 +213,8 @@ fn raw_info(c: &mut Cursor, path: &Path, i: usize) -> Result<RawInfo, IoError> {
 
 fn place(path: &Path, raw: RawInfo, start: u64, alignment: u64, size: u64) -> Result<TensorInfo, IoError> {
     if !raw.offset.is_multiple_of(alignment) {
-        let what = format!("tensor {} starts at offset {}, not a multiple of {alignment}", raw.name, raw.offset);
+        let what =
+            format!("tensor {} starts at offset {}, not a multiple of {alignment}", raw.name, raw.offset);
         return Err(IoError::malformed(path, raw.head, what));
     }
     let at = start.checked_add(raw.offset);

@@ -24,9 +24,9 @@ pub struct TensorOut<'a> {
 /// [`IoError::Tensor`] for values that the type cannot hold, [`IoError::Io`] when the disk refuses.
 pub fn write(path: &Path, metadata: &Metadata, tensors: &[TensorOut<'_>]) -> Result<(), IoError> {
     let alignment = metadata.get(ALIGNMENT_KEY).map_or(Some(DEFAULT_ALIGNMENT), Value::as_u64);
-    let alignment = alignment.filter(|a| *a >= 8 && a % 8 == 0).ok_or_else(|| {
-        IoError::key(path, ALIGNMENT_KEY, "the alignment must be a positive multiple of 8")
-    })?;
+    let alignment = alignment
+        .filter(|a| *a >= 8 && a % 8 == 0)
+        .ok_or_else(|| IoError::key(path, ALIGNMENT_KEY, "the alignment must be a positive multiple of 8"))?;
     let head = head(path, metadata, tensors, alignment)?;
     atomic::write(path, |out| {
         let io = |e| IoError::io("write", path, e);

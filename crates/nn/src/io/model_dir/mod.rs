@@ -1,0 +1,153 @@
+//! Models as folders in the layout of the Hugging Face Hub, and their conversion from and to GGUF.
+
+mod export;
+mod import;
+mod names;
+mod rope;
+mod vocab;
+
+use std::fs;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde_json::Value;
+
+use super::tensor::TensorMap;
+use super::{IoError, atomic, safetensors};
+
+const CONFIG: &str = "config.json";
+const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+const GENERATION_CONFIG: &str = "generation_config.json";
+/// Where newer exports keep the template instead of in `tokenizer_config.json`.
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
+
+/// Everything that makes a model, in memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelFiles {
+    /// `config.json`.
+    pub config: Value,
+    /// Weights by their Hugging Face names.
+    pub tensors: TensorMap,
+    /// `tokenizer.json`.
+    pub tokenizer: Option<Value>,
+    /// `tokenizer_config.json`, with the chat template.
+    pub tokenizer_config: Option<Value>,
+    /// `generation_config.json`.
+    pub generation_config: Option<Value>,
+}
+
+impl ModelFiles {
+    /// Reads a folder, or converts a GGUF file, whichever `path` is.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::load`] and [`ModelFiles::from_gguf`].
+    pub fn open(path: &Path) -> Result<Self, IoError> {
+        if path.is_file() { Self::from_gguf(path) } else { Self::load(path) }
+    }
+
+    /// Reads a folder.
+    ///
+    /// # Errors
+    /// [`IoError`] when a file is missing or malformed, or a weight is not finite.
+    pub fn load(dir: &Path) -> Result<Self, IoError> {
+        if !dir.is_dir() {
+            let what = "is no folder; give a model folder, or import a GGUF file first".to_owned();
+            return Err(IoError::Missing { path: dir.to_owned(), what });
+        }
+        let config = read_json(&dir.join(CONFIG))?.ok_or_else(|| {
+            missing(dir, "has no config.json; give a model folder of the Hugging Face layout")
+        })?;
+        if !dir.join(WEIGHTS).exists() && !dir.join(format!("{WEIGHTS}.index.json")).exists() {
+            let what = "has no model.safetensors and no index of shards; convert the weights to safetensors";
+            return Err(missing(dir, what));
+        }
+        let mut tokenizer_config = read_json(&dir.join(TOKENIZER_CONFIG))?;
+        let template = dir.join(CHAT_TEMPLATE);
+        if template.exists() {
+            let text = fs::read_to_string(&template).map_err(|e| IoError::io("read", &template, e))?;
+            let config = tokenizer_config.get_or_insert_with(|| Value::Object(serde_json::Map::new()));
+            if let Some(config) = config.as_object_mut() {
+                config.entry("chat_template").or_insert(Value::String(text));
+            }
+        }
+        let tensors = safetensors::read_dir(dir)?;
+        check_finite(dir, &tensors)?;
+        Ok(ModelFiles {
+            config,
+            tensors,
+            tokenizer: read_json(&dir.join(TOKENIZER))?,
+            tokenizer_config,
+            generation_config: read_json(&dir.join(GENERATION_CONFIG))?,
+        })
+    }
+
+    /// Writes a folder: weights as one F32 file, every file atomically. `torch_dtype` is set to what is written.
+    ///
+    /// # Errors
+    /// [`IoError`] when the folder cannot be made or written, or a weight is not finite.
+    pub fn save(&self, dir: &Path) -> Result<(), IoError> {
+        check_finite(dir, &self.tensors)?;
+        fs::create_dir_all(dir).map_err(|e| IoError::io("create", dir, e))?;
+        safetensors::write(&dir.join(WEIGHTS), &self.tensors)?;
+        let mut config = self.config.clone();
+        for key in ["torch_dtype", "dtype"] {
+            if let Some(dtype) = config.get_mut(key) {
+                *dtype = Value::from("float32");
+            }
+        }
+        write_json(&dir.join(CONFIG), &config)?;
+        for (name, value) in [
+            (TOKENIZER, &self.tokenizer),
+            (TOKENIZER_CONFIG, &self.tokenizer_config),
+            (GENERATION_CONFIG, &self.generation_config),
+        ] {
+            if let Some(value) = value {
+                write_json(&dir.join(name), value)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.tensors.values().map(|t| t.data.len()).sum()
+    }
+}
+
+fn missing(path: &Path, what: &str) -> IoError {
+    IoError::Missing { path: path.to_owned(), what: what.to_owned() }
+}
+
+/// One NaN in the weights makes every output NaN, far from the cause; so it is named here.
+fn check_finite(path: &Path, tensors: &TensorMap) -> Result<(), IoError> {
+    for (name, t) in tensors {
+        if let Some(i) = t.data.par_iter().position_first(|v| !v.is_finite()) {
+            let what = format!(
+                "value {i} of shape {:?} is {}: the model is broken; take an earlier checkpoint or the original",
+                t.shape, t.data[i]
+            );
+            return Err(IoError::tensor(path, name, what));
+        }
+    }
+    Ok(())
+}
+
+/// The JSON of a file; `None` when there is no such file.
+fn read_json(path: &Path) -> Result<Option<Value>, IoError> {
+    match fs::read(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(IoError::io("read", path, e)),
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|source| IoError::Json { path: path.to_owned(), source }),
+    }
+}
+
+fn write_json(path: &Path, value: &Value) -> Result<(), IoError> {
+    let mut text =
+        serde_json::to_vec_pretty(value).map_err(|source| IoError::Json { path: path.to_owned(), source })?;
+    text.push(b'\n');
+    atomic::write_bytes(path, &text)
+}
