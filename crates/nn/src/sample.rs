@@ -28,6 +28,31 @@ impl Default for SamplerConfig {
     }
 }
 
+impl SamplerConfig {
+    /// Checks every range.
+    ///
+    /// # Errors
+    /// [`SampleError::Setting`] for the first setting outside its range.
+    pub fn validate(&self) -> Result<(), SampleError> {
+        let t = self.temperature;
+        let good_t = self.greedy || (t.is_finite() && t > 0.0);
+        let checks = [
+            ("temperature", t, good_t, "give a number above 0, or choose greedy"),
+            (
+                "top_p",
+                self.top_p,
+                self.top_p > 0.0 && self.top_p <= 1.0,
+                "give a number above 0 and at most 1",
+            ),
+            ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "give a number from 0 to 1"),
+        ];
+        match checks.into_iter().find(|(_, _, good, _)| !good) {
+            Some((name, value, _, hint)) => Err(SampleError::Setting { name, value, hint }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// Why no token could be drawn.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum SampleError {
@@ -78,29 +103,31 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// A sampler at the start of its stream.
+    /// The sampler of the first completion.
     ///
     /// # Errors
-    /// [`SampleError::Setting`] for a setting outside its range.
+    /// As [`SamplerConfig::validate`].
     pub fn new(config: SamplerConfig) -> Result<Self, SampleError> {
-        let check = |name, value: f64, good: bool, hint| {
-            if good { Ok(()) } else { Err(SampleError::Setting { name, value, hint }) }
-        };
-        let c = &config;
-        let t = c.temperature;
-        check(
-            "temperature",
-            t,
-            c.greedy || (t.is_finite() && t > 0.0),
-            "give a number above 0, or choose greedy",
-        )?;
-        check("top_p", c.top_p, c.top_p > 0.0 && c.top_p <= 1.0, "give a number above 0 and at most 1")?;
-        check("min_p", c.min_p, (0.0..=1.0).contains(&c.min_p), "give a number from 0 to 1")?;
-        let rng = Rng::named(config.seed, "sample");
+        Self::of_completion(config, 0)
+    }
+
+    /// The sampler of completion `index` when several are drawn for one prompt. Each has a stream of its own, so
+    /// that asking for more completions never changes the earlier ones.
+    ///
+    /// # Errors
+    /// As [`SamplerConfig::validate`].
+    pub fn of_completion(config: SamplerConfig, index: u64) -> Result<Self, SampleError> {
+        config.validate()?;
+        let rng = Rng::named(config.seed, &format!("sample/{index}"));
         Ok(Sampler { config, rng, kept: Vec::new() })
     }
 
-    /// The next token.
+    /// The settings.
+    pub fn config(&self) -> &SamplerConfig {
+        &self.config
+    }
+
+    /// The next token. A greedy choice consumes no random number, a draw exactly one.
     ///
     /// # Errors
     /// [`SampleError::NotFinite`] for NaN or +inf, [`SampleError::Empty`] when every logit is -inf.
@@ -161,7 +188,9 @@ impl Sampler {
         kept.retain(|k| k.1 > 0.0 && k.1 >= min_p);
         kept.sort_unstable_by_key(|k| k.0);
         let total: f64 = kept.iter().map(|k| k.1).sum();
-        kept.iter_mut().for_each(|k| k.1 /= total);
+        for k in kept {
+            k.1 /= total;
+        }
         Ok(())
     }
 }

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 use super::*;
 
 /// Logits of the probabilities 1/2, 1/4, 1/8, 1/8.
@@ -120,4 +122,40 @@ fn settings_outside_their_range_are_refused_by_name() {
     assert!(
         Sampler::new(SamplerConfig { greedy: true, temperature: 0.0, ..SamplerConfig::default() }).is_ok()
     );
+}
+
+#[test]
+fn each_draw_is_the_token_whose_share_holds_the_next_number_of_the_stream() {
+    let mut sampler = Sampler::new(SamplerConfig { seed: 7, ..SamplerConfig::default() }).unwrap();
+    let mut rng = Rng::named(7, "sample/0");
+    for _ in 0..500 {
+        let u = rng.uniform();
+        let want = [0.5, 0.75, 0.875, 1.0].iter().position(|edge| u < *edge).unwrap();
+        assert_eq!(sampler.next(&halves()).unwrap() as usize, want, "u = {u}");
+    }
+}
+
+#[test]
+fn a_golden_sequence_pins_the_stream() {
+    let mut sampler = Sampler::new(SamplerConfig { seed: 1, ..SamplerConfig::default() }).unwrap();
+    let drawn: Vec<u32> = (0..16).map(|_| sampler.next(&halves()).unwrap()).collect();
+    assert_eq!(drawn, [3, 0, 0, 0, 0, 1, 1, 0, 3, 1, 0, 0, 3, 0, 2, 0]);
+}
+
+#[test]
+fn completions_have_streams_of_their_own() {
+    let draw = |index| {
+        let mut s = Sampler::of_completion(SamplerConfig::default(), index).unwrap();
+        (0..50).map(|_| s.next(&halves()).unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(draw(3), draw(3));
+    assert_ne!(draw(3), draw(4));
+}
+
+#[test]
+fn an_unknown_setting_is_refused() {
+    let e = serde_json::from_str::<SamplerConfig>(r#"{"topk": 3}"#).unwrap_err().to_string();
+    assert!(e.contains("unknown field `topk`"), "{e}");
+    let c: SamplerConfig = serde_json::from_str(r#"{"top_k": 3}"#).unwrap();
+    assert_eq!(c, SamplerConfig { top_k: 3, ..SamplerConfig::default() });
 }

@@ -39,6 +39,7 @@ impl Formatter for Spaced {
 
 /// The filter `tojson(indent=none)`: `json.dumps(value, ensure_ascii=False, indent=indent)`, without the escapes
 /// for HTML that Jinja's own filter adds.
+#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
 pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
     options.assert_all_used()?;
