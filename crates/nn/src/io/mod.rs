@@ -7,6 +7,8 @@
 pub mod atomic;
 mod error;
 pub mod gguf;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod model_dir;
 pub mod safetensors;
 pub mod template;

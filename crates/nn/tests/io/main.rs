@@ -1,0 +1,7 @@
+//! Integration tests of files, tokenizers and templates.
+#![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests")]
+
+mod gguf;
+#[cfg(feature = "hub")]
+mod hub;
+mod safetensors;
