@@ -1,0 +1,3 @@
+//! What the quick start trains on.
+
+pub mod corpus;
