@@ -9,6 +9,9 @@ use super::row::{LossKind, RowStats, row, row_tangent};
 use crate::kernel::simd;
 use crate::op::{Adj, Cx, IGNORE, Ins, Loss, LossReport, Tans};
 
+#[cfg(test)]
+mod tests;
+
 /// Bytes of scores that may exist at one time.
 const SCORE_BYTES: usize = 64 << 20;
 
@@ -106,7 +109,7 @@ fn rows_in_place<T: Real>(
                 z.fill(T::ZERO);
             }
         } else {
-            *s = simd(|| row(kind, z, label as usize, scale));
+            *s = simd!(|| row(kind, z, label as usize, scale));
         }
     });
     for (i, s) in stats.iter().enumerate() {
@@ -239,7 +242,7 @@ impl<T: Real> Loss<T> for LmHead {
             let label = |i: usize| cx.data.targets[index[i] as usize];
             rows_in_place(self.kind, z, v, label, Some(scale), stats, &mut report)?;
             z.par_chunks(v).zip(tz.par_chunks_mut(v)).enumerate().for_each(|(i, (g, tz))| {
-                simd(|| row_tangent(self.kind, g, label(i) as usize, scale, tz));
+                simd!(|| row_tangent(self.kind, g, label(i) as usize, scale, tz));
             });
             let (z, tz) = (&*z, &*tz);
             if let Some(a) = dh {
