@@ -289,3 +289,27 @@ fn smollm2_gives_the_golden_ids() {
     ];
     assert_eq!(t.encode(&chat).unwrap(), want);
 }
+
+#[test]
+fn odd_but_parsable_files_never_panic() {
+    let base = json_from_gguf(&metadata("qwen2")).unwrap();
+    let with = |change: &dyn Fn(&mut Value)| {
+        let mut json = base.clone();
+        change(&mut json);
+        Tokenizer::from_json(&json).and_then(|t| {
+            t.decode(&t.encode("a the <|end|> 12é")?, true)?;
+            t.decode(&[u32::MAX, 5000, 0], false)
+        })
+    };
+    assert_eq!(with(&|_| ()).unwrap(), "<|end|>");
+    let pattern = "/pre_tokenizer/pretokenizers/0/pattern/Regex";
+    assert!(with(&|j| *j.pointer_mut(pattern).unwrap() = "(".into()).is_err());
+    let _ = with(&|j| *j.pointer_mut(pattern).unwrap() = "".into());
+    let _ = with(&|j| j["added_tokens"][0]["content"] = "".into());
+    let _ = with(&|j| j["added_tokens"][1]["content"] = j["added_tokens"][0]["content"].clone());
+    let _ = with(&|j| j["added_tokens"][0]["id"] = u32::MAX.into());
+    let _ = with(&|j| j["model"]["vocab"]["a"] = u32::MAX.into());
+    let _ = with(&|j| j["model"]["merges"] = serde_json::json!([["", ""]]));
+    let _ = with(&|j| j["model"]["vocab"] = serde_json::json!({}));
+    let _ = with(&|j| j["decoder"] = Value::Null);
+}
