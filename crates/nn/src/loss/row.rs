@@ -328,7 +328,9 @@ pub fn row<T: Real>(kind: LossKind, z: &mut [T], label: usize, scale: Option<T>)
     let state = RowState { kind, max: m.f64(), sums };
     let (norm, mass) = state.gradient();
     let c = T::of(scale.f64() / norm);
-    z.iter_mut().for_each(|z| *z *= c);
+    for z in z.iter_mut() {
+        *z *= c;
+    }
     z[label] -= scale * T::of(mass);
     state.finish(zy)
 }

@@ -275,7 +275,7 @@ fn micro_batches_weighted_by_live_tokens_add_up_to_the_batch_and_means_of_means_
     let by_token = (loss[..3].iter().sum::<f64>() + loss[3]) / 4.0;
     close("by token", by_token, r["by_token"].as_f64().unwrap(), 1e-12, 0.0);
     close("by token", by_token, 3.169_042_527_998_938, 1e-12, 0.0);
-    let means = (loss[..3].iter().sum::<f64>() / 3.0 + loss[3]) / 2.0;
+    let means = f64::midpoint(loss[..3].iter().sum::<f64>() / 3.0, loss[3]);
     close("mean of means", means, r["mean_of_means"].as_f64().unwrap(), 1e-12, 0.0);
     assert!((means - by_token).abs() > 0.5);
 }
