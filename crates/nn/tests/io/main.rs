@@ -4,4 +4,6 @@
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod model_dir;
+mod real;
 mod safetensors;
