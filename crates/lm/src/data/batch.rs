@@ -1,4 +1,5 @@
 use rhumb_linalg::Real;
+use rhumb_nn::model::TokenBatch;
 use rhumb_nn::op::{Data, IGNORE};
 
 use super::{Example, PackedRow};
@@ -71,6 +72,21 @@ impl PackedBatch {
             spans: &self.spans,
             targets: &self.targets,
             inputs: &[],
+        }
+    }
+}
+
+impl From<PackedBatch> for TokenBatch {
+    /// The batch of a decoder, its weight one over the live tokens.
+    fn from(b: PackedBatch) -> Self {
+        TokenBatch {
+            rows: b.rows,
+            len: b.len,
+            ids: b.ids,
+            positions: b.positions,
+            spans: b.spans,
+            targets: b.targets,
+            weight: 0.0,
         }
     }
 }

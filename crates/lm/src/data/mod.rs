@@ -22,23 +22,9 @@ pub use preview::{Piece, preview};
 pub use read::{Conversation, Row, Rows};
 pub use stats::{Lengths, split};
 
-use serde::{Deserialize, Serialize};
-
-/// One turn of a conversation.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant`, or another role that the template knows.
-    pub role: String,
-    /// What was said.
-    pub content: String,
-}
-
-impl Message {
-    /// A message of that role.
-    pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
-    }
-}
+use rhumb_nn::io::template::ChatTemplate;
+pub use rhumb_nn::io::template::Message;
+use rhumb_nn::io::tokenizer::Tokenizer;
 
 /// Text to token numbers.
 pub trait Encoder {
@@ -56,6 +42,18 @@ pub trait ChatFormat {
     /// # Errors
     /// What the template says.
     fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, String>;
+}
+
+impl Encoder for Tokenizer {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        Tokenizer::encode(self, text).map_err(|e| e.to_string())
+    }
+}
+
+impl ChatFormat for ChatTemplate {
+    fn render(&self, messages: &[Message], generation_prompt: bool) -> Result<String, String> {
+        ChatTemplate::render(self, messages, generation_prompt).map_err(|e| e.to_string())
+    }
 }
 
 /// One tokenized document.

