@@ -54,8 +54,8 @@ fn quantising_gives_the_bytes_of_the_python_package() {
         .collect();
     for dtype in [GgmlType::F16, GgmlType::Q8_0] {
         let bytes = quantize(dtype, &values).unwrap();
-        let hex: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
-        assert_eq!(expected["quantised"]["bytes"][dtype.name()], hex, "{}", dtype.name());
+        let hex: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        assert_eq!(expected["quantised"]["bytes"][dtype.name()], hex.concat(), "{}", dtype.name());
     }
 }
 

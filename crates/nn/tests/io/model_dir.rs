@@ -49,12 +49,12 @@ fn random(name: &str, shape: &[usize]) -> (String, TensorData) {
 }
 
 /// A random model of one of the Llama-like architectures.
-fn model(kind: &str) -> ModelFiles {
+pub(super) fn model(kind: &str) -> ModelFiles {
     let (q, kv) = (HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM);
     let mut tensors = TensorMap::from([random("model.embed_tokens.weight", &[VOCAB, WIDTH])]);
     for l in 0..LAYERS {
         let mut add = |name: &str, shape: &[usize]| {
-            tensors.extend([random(&format!("model.layers.{l}.{name}"), shape)])
+            tensors.extend([random(&format!("model.layers.{l}.{name}"), shape)]);
         };
         add("input_layernorm.weight", &[WIDTH]);
         for (name, rows) in [("q", q), ("k", kv), ("v", kv)] {

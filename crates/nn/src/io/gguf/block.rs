@@ -214,8 +214,8 @@ fn k_block(b: &[u8], out: &mut [f32; 256], q: impl Fn(usize) -> u8) {
             (packed[j] & 63, packed[j + 4] & 63)
         } else {
             (
-                (packed[j + 4] & 15) | ((packed[j - 4] >> 2) & 48),
-                (packed[j + 4] >> 4) | ((packed[j] >> 2) & 48),
+                (packed[j + 4] & 0x0f) | ((packed[j - 4] >> 2) & 0x30),
+                (packed[j + 4] >> 4) | ((packed[j] >> 2) & 0x30),
             )
         };
         let (step, least) = (d * s as f32, dmin * m as f32);

@@ -84,6 +84,7 @@ impl GgufFile {
                 return Err(IoError::malformed(path, head, format!("the tensor {name} occurs twice")));
             }
         }
+        check_apart(path, &tensors)?;
         Ok(GgufFile { file, path: path.to_owned(), metadata, tensors })
     }
 
@@ -231,6 +232,19 @@ fn place(path: &Path, raw: RawInfo, start: u64, alignment: u64, size: u64) -> Re
             size,
         }),
     }
+}
+
+/// Tensors may not share bytes: a small file could otherwise stand for more values than any memory holds.
+fn check_apart(path: &Path, tensors: &IndexMap<String, TensorInfo>) -> Result<(), IoError> {
+    let mut sorted: Vec<_> = tensors.iter().filter(|(_, t)| t.bytes > 0).collect();
+    sorted.sort_by_key(|(_, t)| t.at);
+    for pair in sorted.windows(2) {
+        let [(a, first), (b, second)] = pair else { continue };
+        if first.at + first.bytes > second.at {
+            return Err(IoError::malformed(path, second.at, format!("the tensors {a} and {b} overlap")));
+        }
+    }
+    Ok(())
 }
 
 /// Names of the types that other tools write, for the message.

