@@ -11,4 +11,3 @@ pub mod op;
 pub mod ops;
 pub mod sample;
 pub mod tape;
-

@@ -143,7 +143,13 @@ pub trait Op<T: Real>: Send + Sync {
         tsaved: &mut [T],
     );
     /// The tangent of [`Op::backward`]: tangents of the inputs' adjoints.
-    fn backward_tangent(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]);
+    fn backward_tangent(
+        &self,
+        cx: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    );
 }
 
 /// The tangents around one operation while [`Op::backward_tangent`] runs.

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use rhumb_linalg::Real;
 use serde::{Deserialize, Serialize};
 
-use super::{CHUNK, ROWS, simd};
+use super::{CHUNK, ROWS};
 use crate::op::Adj;
 
 /// An elementwise activation.
@@ -101,29 +101,41 @@ fn write<T: Real>(to: &mut [T], add: bool, from: impl Iterator<Item = T>) {
 /// `y = f(x)`.
 pub(crate) fn forward<T: Real>(act: Act, x: &[T], y: &mut [T]) {
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        simd(|| act.unrolled(y, |a, y| write(y, false, x.iter().map(|x| a.at(*x).0))));
+        simd!(|| act.unrolled(y, |a, y| write(y, false, x.iter().map(|x| a.at(*x).0))));
     });
 }
 
 /// `out (+)= f'(x) d`: the tangent of the value, and its transpose.
 pub(crate) fn derivative<T: Real>(act: Act, x: &[T], d: &[T], out: &mut [T], add: bool) {
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(d.par_chunks(CHUNK)).for_each(|((o, x), d)| {
-        simd(|| act.unrolled(o, |a, o| write(o, add, x.iter().zip(d).map(|(x, d)| *d * a.at(*x).1))));
+        simd!(|| act.unrolled(o, |a, o| write(o, add, x.iter().zip(d).map(|(x, d)| *d * a.at(*x).1))));
     });
 }
 
 /// `tdx (+)= tdy f'(x) + dy f''(x) tx`.
-pub(crate) fn backward_tangent<T: Real>(act: Act, x: &[T], tx: &[T], dy: &[T], tdy: &[T], tdx: &mut Adj<'_, T>) {
+pub(crate) fn backward_tangent<T: Real>(
+    act: Act,
+    x: &[T],
+    tx: &[T],
+    dy: &[T],
+    tdy: &[T],
+    tdx: &mut Adj<'_, T>,
+) {
     let add = tdx.add;
-    let given = x.par_chunks(CHUNK).zip(tx.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).zip(tdy.par_chunks(CHUNK));
+    let given =
+        x.par_chunks(CHUNK).zip(tx.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).zip(tdy.par_chunks(CHUNK));
     tdx.buf.par_chunks_mut(CHUNK).zip(given).for_each(|(o, (((x, tx), dy), tdy))| {
-        simd(|| {
+        simd!(|| {
             act.unrolled(o, |a, o| {
                 let all = x.iter().zip(tx).zip(dy).zip(tdy);
-                write(o, add, all.map(|(((x, tx), dy), tdy)| {
-                    let (_, d, dd) = a.at(*x);
-                    *tdy * d + *dy * dd * *tx
-                }));
+                write(
+                    o,
+                    add,
+                    all.map(|(((x, tx), dy), tdy)| {
+                        let (_, d, dd) = a.at(*x);
+                        *tdy * d + *dy * dd * *tx
+                    }),
+                );
             });
         });
     });
@@ -132,7 +144,7 @@ pub(crate) fn backward_tangent<T: Real>(act: Act, x: &[T], tx: &[T], dy: &[T], t
 /// `a = silu(gate) up`, rows of `gu` being `[gate | up]`.
 pub(crate) fn swiglu<T: Real>(a: &mut [T], gu: &[T], width: usize) {
     a.par_chunks_mut(width * ROWS).zip(gu.par_chunks(2 * width * ROWS)).for_each(|(a, gu)| {
-        simd(|| {
+        simd!(|| {
             for (a, gu) in a.chunks_exact_mut(width).zip(gu.chunks_exact(2 * width)) {
                 let (g, u) = gu.split_at(width);
                 for ((a, g), u) in a.iter_mut().zip(g).zip(u) {
@@ -148,7 +160,7 @@ pub(crate) fn swiglu_backward<T: Real>(gu: &[T], da: &[T], dgu: &mut Adj<'_, T>,
     let add = dgu.add;
     let given = gu.par_chunks(2 * width * ROWS).zip(da.par_chunks(width * ROWS));
     dgu.buf.par_chunks_mut(2 * width * ROWS).zip(given).for_each(|(dgu, (gu, da))| {
-        simd(|| {
+        simd!(|| {
             let rows = gu.chunks_exact(2 * width).zip(da.chunks_exact(width));
             for (dgu, (gu, da)) in dgu.chunks_exact_mut(2 * width).zip(rows) {
                 let (g, u) = gu.split_at(width);
@@ -174,7 +186,7 @@ pub(crate) fn swiglu_backward<T: Real>(gu: &[T], da: &[T], dgu: &mut Adj<'_, T>,
 pub(crate) fn swiglu_tangent<T: Real>(gu: &[T], tgu: &[T], ta: &mut [T], width: usize) {
     let given = gu.par_chunks(2 * width * ROWS).zip(tgu.par_chunks(2 * width * ROWS));
     ta.par_chunks_mut(width * ROWS).zip(given).for_each(|(ta, (gu, tgu))| {
-        simd(|| {
+        simd!(|| {
             let rows = gu.chunks_exact(2 * width).zip(tgu.chunks_exact(2 * width));
             for (ta, (gu, tgu)) in ta.chunks_exact_mut(width).zip(rows) {
                 let ((g, u), (tg, tu)) = (gu.split_at(width), tgu.split_at(width));
@@ -200,7 +212,7 @@ pub(crate) fn swiglu_backward_tangent<T: Real>(
     let (two, one) = (2 * width * ROWS, width * ROWS);
     let given = gu.par_chunks(two).zip(tgu.par_chunks(two)).zip(da.par_chunks(one)).zip(tda.par_chunks(one));
     tdgu.buf.par_chunks_mut(two).zip(given).for_each(|(out, (((gu, tgu), da), tda))| {
-        simd(|| {
+        simd!(|| {
             let rows = gu
                 .chunks_exact(2 * width)
                 .zip(tgu.chunks_exact(2 * width))

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
 
-use super::{dot, exp_shift, max, simd};
+use super::{dot, exp_shift, max};
 use crate::tape::Pool;
 
 /// Query rows that are treated together.
@@ -143,7 +143,7 @@ impl<T: Real> Where<'_, T> {
     fn load(&self, dst: &mut [T], src: &[T], b: usize, width: usize, col: usize, rot: bool, scale: T) {
         let (hd, len) = (self.shape.head_dim, self.shape.len);
         let rope = if rot { self.rope } else { None };
-        simd(|| {
+        simd!(|| {
             for (t, dst) in dst.chunks_exact_mut(hd).take(len).enumerate() {
                 let row = b * len + t;
                 let src = &src[row * width + col..][..hd];
@@ -195,7 +195,7 @@ pub(crate) fn forward<T: Real>(at: Where<'_, T>, qkv: &[T], out: &mut [T], lse: 
             let (kk, vv) = (&k[lo * hd..hi * hd], &v[lo * hd..hi * hd]);
             scores(p, &q[i0 * hd..], kk, rows, n, hd, Init::Zero);
             let mut inv = [T::ZERO; BLOCK];
-            simd(|| {
+            simd!(|| {
                 for (r, p) in p.chunks_exact_mut(n.max(1)).take(rows).enumerate() {
                     let (a, z) = at.span(b, i0 + r, lo);
                     p[..a].fill(T::ZERO);
@@ -257,7 +257,7 @@ pub(crate) fn backward<T: Real>(
         for h in kv * s.group()..(kv + 1) * s.group() {
             at.load(q, qkv, b, w, s.q(h), true, s.scale());
             at.load(d, dout, b, ow, h * hd, false, T::ONE);
-            simd(|| {
+            simd!(|| {
                 for t in 0..len {
                     let o = &out[(b * len + t) * ow + h * hd..][..hd];
                     delta[t] = dot(&d[t * hd..][..hd], o);
@@ -272,7 +272,7 @@ pub(crate) fn backward<T: Real>(
                 let (qi, di) = (&q[i0 * hd..][..rows * hd], &d[i0 * hd..][..rows * hd]);
                 scores(p, qi, kk, rows, n, hd, Init::Zero);
                 scores(ds, di, vv, rows, n, hd, Init::Zero);
-                simd(|| {
+                simd!(|| {
                     let both = p.chunks_exact_mut(n.max(1)).zip(ds.chunks_exact_mut(n.max(1)));
                     for (r, (p, ds)) in both.take(rows).enumerate() {
                         let (a, z) = at.span(b, i0 + r, lo);
@@ -324,7 +324,7 @@ unsafe fn store<T: Real>(
 ) {
     let (hd, len, w) = (at.shape.head_dim, at.shape.len, at.shape.width());
     let rope = if rot { at.rope } else { None };
-    simd(|| {
+    simd!(|| {
         for (t, src) in src.chunks_exact(hd).take(len).enumerate() {
             let row = b * len + t;
             // SAFETY: the caller's promise.
@@ -373,7 +373,7 @@ pub(crate) fn forward_tangent<T: Real>(
             scores(p, &q[i0 * hd..], &k[keys.clone()], rows, n, hd, Init::Zero);
             scores(tp, &tq[i0 * hd..], &k[keys.clone()], rows, n, hd, Init::Zero);
             scores(tp, &q[i0 * hd..], &tk[keys.clone()], rows, n, hd, Init::Keep);
-            simd(|| {
+            simd!(|| {
                 let both = p.chunks_exact_mut(n.max(1)).zip(tp.chunks_exact_mut(n.max(1)));
                 for (r, (p, tp)) in both.take(rows).enumerate() {
                     let (a, z) = at.span(b, i0 + r, lo);
@@ -449,7 +449,7 @@ pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqk
             at.load(tq, x.tqkv, b, w, s.q(h), true, s.scale());
             at.load(d, x.dout, b, ow, h * hd, false, T::ONE);
             at.load(td, x.tdout, b, ow, h * hd, false, T::ONE);
-            simd(|| {
+            simd!(|| {
                 for t in 0..len {
                     let cols = (b * len + t) * ow + h * hd;
                     let (o, to) = (&x.out[cols..][..hd], &x.tout[cols..][..hd]);
@@ -471,7 +471,7 @@ pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqk
                 scores(ds, &d[qs.clone()], &v[keys.clone()], rows, n, hd, Init::Zero);
                 scores(tds, &td[qs.clone()], &v[keys.clone()], rows, n, hd, Init::Zero);
                 scores(tds, &d[qs.clone()], &tv[keys.clone()], rows, n, hd, Init::Keep);
-                simd(|| {
+                simd!(|| {
                     let n1 = n.max(1);
                     let four = p.chunks_exact_mut(n1).zip(tp.chunks_exact_mut(n1));
                     let four = four.zip(ds.chunks_exact_mut(n1)).zip(tds.chunks_exact_mut(n1));
@@ -481,7 +481,8 @@ pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqk
                             clear_outside(row, a, z);
                         }
                         let i = i0 + r;
-                        let all = p[a..z].iter_mut().zip(&mut tp[a..z]).zip(&mut ds[a..z]).zip(&mut tds[a..z]);
+                        let all =
+                            p[a..z].iter_mut().zip(&mut tp[a..z]).zip(&mut ds[a..z]).zip(&mut tds[a..z]);
                         for (((p, tp), ds), tds) in all {
                             *p = (*p - lse[i]).exp();
                             *tp = *p * (*tp - tlse[i]);
@@ -531,7 +532,14 @@ pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqk
 ///
 /// # Shapes
 /// `q [new, width]` (only query columns are read, rotated here), `keys, values [past + new, kv_heads hd]`.
-pub(crate) fn cached<T: Real>(at: Where<'_, T>, qkv: &[T], keys: &[T], values: &[T], past: usize, out: &mut [T]) {
+pub(crate) fn cached<T: Real>(
+    at: Where<'_, T>,
+    qkv: &[T],
+    keys: &[T],
+    values: &[T],
+    past: usize,
+    out: &mut [T],
+) {
     let s = at.shape;
     let (hd, new, w) = (s.head_dim, s.len, s.width());
     let (ow, kw) = (s.heads * hd, s.kv_heads * hd);
@@ -546,7 +554,7 @@ pub(crate) fn cached<T: Real>(at: Where<'_, T>, qkv: &[T], keys: &[T], values: &
             let seen = past + t + 1;
             // SAFETY: this task owns head h.
             let dst = unsafe { to.row(t * ow + h * hd, hd) };
-            simd(|| {
+            simd!(|| {
                 for (j, p) in p[..seen].iter_mut().enumerate() {
                     *p = dot(q, &keys[j * kw + kv * hd..][..hd]);
                 }

@@ -1,8 +1,25 @@
 //! Loops over slices. Nothing here knows shapes beyond a row width, and nothing above it writes loops over
 //! whole tensors: this module is what a second device would have to double.
 //!
-//! Loops run inside [`simd`], which picks the widest vector instructions of the machine at run time.
+//! Loops run inside `simd!`, which picks the widest vector instructions of the machine at run time.
 //! Parallel loops are cut in chunks of fixed size, so that one and two threads give the same bits.
+
+/// Runs a loop compiled for the vector instructions of this machine: `simd!(|| body)`.
+///
+/// A macro, since every instruction set needs a closure of its own: one closure with several callers is not
+/// inlined when it is long, and a closure that is not inlined is compiled for the oldest processor.
+macro_rules! simd {
+    (|| $body:expr) => {
+        match pulp::Arch::new() {
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V4(arch) => arch.vectorize(#[inline(always)] || $body),
+            #[cfg(target_arch = "x86_64")]
+            pulp::Arch::V3(arch) => arch.vectorize(#[inline(always)] || $body),
+            arch => arch.dispatch(#[inline(always)] || $body),
+        }
+    };
+}
+pub(crate) use simd;
 
 pub(crate) mod act;
 pub(crate) mod attention;
@@ -17,12 +34,6 @@ pub(crate) const CHUNK: usize = 1 << 14;
 pub(crate) const ROWS: usize = 32;
 /// Independent partial sums of a reduction.
 const LANES: usize = 16;
-
-/// Runs a loop compiled for the vector instructions of this machine.
-#[inline(always)]
-pub(crate) fn simd<R>(f: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(f)
-}
 
 /// Sum of `f(a, b)` over two equally long slices, in a fixed order.
 #[inline(always)]
@@ -134,7 +145,7 @@ pub(crate) fn exp_shift<T: Real>(s: &mut [T], shift: T) -> T {
 /// `a += b`.
 pub(crate) fn add_assign<T: Real>(a: &mut [T], b: &[T]) {
     a.par_chunks_mut(CHUNK).zip(b.par_chunks(CHUNK)).for_each(|(a, b)| {
-        simd(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += *b));
+        simd!(|| a.iter_mut().zip(b).for_each(|(a, b)| *a += *b));
     });
 }
 
@@ -146,7 +157,7 @@ pub(crate) fn assign<T: Real>(a: &mut [T], b: &[T], add: bool) {
 /// `out[j] (+)= alpha * sum over rows of a[i][j]`, rows in order within fixed chunks, chunks in order.
 pub(crate) fn column_sums<T: Real>(a: &[T], width: usize, part: &mut [T], out: &mut [T], add: bool) {
     part.par_chunks_mut(width).zip(a.par_chunks(width * ROWS)).for_each(|(part, rows)| {
-        simd(|| {
+        simd!(|| {
             part.fill(T::ZERO);
             for row in rows.chunks_exact(width) {
                 part.iter_mut().zip(row).for_each(|(p, r)| *p += *r);
@@ -161,7 +172,7 @@ pub(crate) fn fold_parts<T: Real>(part: &[T], width: usize, out: &mut [T], add: 
     if !add {
         out.fill(T::ZERO);
     }
-    simd(|| {
+    simd!(|| {
         for p in part.chunks_exact(width) {
             out.iter_mut().zip(p).for_each(|(o, p)| *o += *p);
         }

@@ -18,7 +18,12 @@ impl<T: Real> Loss<T> for Mse {
         "mse"
     }
 
-    fn eval(&self, cx: &Cx<'_, T>, x: Ins<'_, T>, dx: &mut [Option<Adj<'_, T>>]) -> Result<LossReport, EvalError> {
+    fn eval(
+        &self,
+        cx: &Cx<'_, T>,
+        x: Ins<'_, T>,
+        dx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<LossReport, EvalError> {
         let w = T::of(cx.weight);
         let sum: f64 = x[0].iter().zip(x[1]).map(|(a, b)| (*a - *b).f64().powi(2)).sum();
         for (i, d) in dx.iter_mut().enumerate() {

@@ -187,9 +187,12 @@ impl DecoderConfig {
     fn gpt2(k: &Keys<'_>) -> Result<Self, ModelError> {
         let act = k.find(&["activation_function"]).and_then(Value::as_str).unwrap_or("gelu_new");
         if act != "gelu_new" && act != "gelu_pytorch_tanh" {
-            return Err(ModelError::Config(format!("activation_function is {act:?}: only gelu_new is known")));
+            return Err(ModelError::Config(format!(
+                "activation_function is {act:?}: only gelu_new is known"
+            )));
         }
-        let (width, heads) = (k.count(&["n_embd", "hidden_size"])?, k.count(&["n_head", "num_attention_heads"])?);
+        let (width, heads) =
+            (k.count(&["n_embd", "hidden_size"])?, k.count(&["n_head", "num_attention_heads"])?);
         Ok(DecoderConfig {
             family: Family::Gpt2,
             vocab: k.count(&["vocab_size"])?,
@@ -215,7 +218,10 @@ impl DecoderConfig {
     pub fn check(&self) -> Result<(), ModelError> {
         let bad = |s: String| Err(ModelError::Config(s));
         if !self.heads.is_multiple_of(self.kv_heads) {
-            return bad(format!("{} query heads are no multiple of {} key-value heads", self.heads, self.kv_heads));
+            return bad(format!(
+                "{} query heads are no multiple of {} key-value heads",
+                self.heads, self.kv_heads
+            ));
         }
         if self.head_dim == 0 || !self.head_dim.is_multiple_of(2) {
             return bad(format!("head_dim is {}: it must be even", self.head_dim));

@@ -7,7 +7,9 @@ use rhumb_linalg::Real;
 use super::config::{DecoderConfig, Family, ModelError};
 use super::lora::LoraConfig;
 use crate::loss::{LmHead, LossKind};
-use crate::ops::{Act, Activation, Attention, Embed, LayerNorm, Linear, LowRank, QkNorm, RmsNorm, RopeTable, SwiGlu};
+use crate::ops::{
+    Act, Activation, Attention, Embed, LayerNorm, Linear, LowRank, QkNorm, RmsNorm, RopeTable, SwiGlu,
+};
 use crate::tape::{Graph, Span, Src, Var};
 
 /// A low-rank pair on one projection.
@@ -197,7 +199,8 @@ impl Decoder {
         } else {
             (b.base.push("model.embed_tokens.weight", &[c.vocab, c.width], Role::Embed), None)
         };
-        let layers = (0..c.layers).map(|i| if gpt2 { gpt2_layer(&mut b, c, i) } else { llama_layer(&mut b, c, i) });
+        let layers =
+            (0..c.layers).map(|i| if gpt2 { gpt2_layer(&mut b, c, i) } else { llama_layer(&mut b, c, i) });
         let layers = layers.collect();
         let norm = if gpt2 { b.norm("ln_f", c.width, true) } else { b.norm("model.norm", c.width, false) };
         let head = (!c.tied).then(|| b.base.push("lm_head.weight", &[c.vocab, c.width], Role::Head));
@@ -293,7 +296,8 @@ impl Decoder {
         let h = self.norm(g, &l.norm1, n, x);
         let mut qkv = self.project(g, &l.qkv, n, h, None);
         if let Some((q, k)) = &l.qk_norm {
-            let op = QkNorm { rows: n, heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, eps: c.eps };
+            let op =
+                QkNorm { rows: n, heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim, eps: c.eps };
             qkv = g.push(op, &[qkv.into(), self.span(q), self.span(k)]);
         }
         let att = Attention {
@@ -324,8 +328,16 @@ impl Decoder {
         }
     }
 
-    fn project<T: Real>(&self, g: &mut Graph<T>, p: &Proj, rows: usize, x: Var, residual: Option<Var>) -> Var {
-        let op = Linear { rows, inp: p.inp, out: p.out, bias: p.bias.is_some(), residual: residual.is_some() };
+    fn project<T: Real>(
+        &self,
+        g: &mut Graph<T>,
+        p: &Proj,
+        rows: usize,
+        x: Var,
+        residual: Option<Var>,
+    ) -> Var {
+        let op =
+            Linear { rows, inp: p.inp, out: p.out, bias: p.bias.is_some(), residual: residual.is_some() };
         let mut inputs = vec![x.into(), self.span(&p.w)];
         inputs.extend(p.bias.as_ref().map(|b| self.span(b)));
         inputs.extend(residual.map(Src::from));
@@ -392,11 +404,13 @@ fn llama_layer(b: &mut Builder<'_>, c: &DecoderConfig, i: usize) -> Layer {
         c.qkv_bias,
     );
     let qk_norm = c.qk_norm.then(|| {
-        (b.norm(&name("self_attn.q_norm"), head_dim, false).w, b.norm(&name("self_attn.k_norm"), head_dim, false).w)
+        (
+            b.norm(&name("self_attn.q_norm"), head_dim, false).w,
+            b.norm(&name("self_attn.k_norm"), head_dim, false).w,
+        )
     });
     let o = name("self_attn.o_proj");
-    let out =
-        b.proj(c.heads * head_dim, &[Part { module: &o, out: c.width, role: Role::AttnOut }], false);
+    let out = b.proj(c.heads * head_dim, &[Part { module: &o, out: c.width, role: Role::AttnOut }], false);
     let norm2 = b.norm(&name("post_attention_layernorm"), c.width, false);
     let (gate, up, down) = (name("mlp.gate_proj"), name("mlp.up_proj"), name("mlp.down_proj"));
     let role = Role::Mlp;

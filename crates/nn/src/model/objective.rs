@@ -84,10 +84,18 @@ impl<T: Real> DecoderObjective<T> {
     ///
     /// # Errors
     /// When `frozen` does not fit.
-    pub fn new(model: Decoder, loss: LossKind, checkpoint: bool, frozen: Arc<Vec<T>>) -> Result<Self, ModelError> {
+    pub fn new(
+        model: Decoder,
+        loss: LossKind,
+        checkpoint: bool,
+        frozen: Arc<Vec<T>>,
+    ) -> Result<Self, ModelError> {
         let want = if model.is_adapted() { model.base_layout().len() } else { 0 };
         if frozen.len() != want {
-            return Err(ModelError::Config(format!("frozen parameters: expected {want}, got {}", frozen.len())));
+            return Err(ModelError::Config(format!(
+                "frozen parameters: expected {want}, got {}",
+                frozen.len()
+            )));
         }
         let plan = Plan { loss: Some(loss), checkpoint };
         Ok(DecoderObjective { model, plan, frozen, rope: None, tape: None, dropout: None })
@@ -244,7 +252,8 @@ pub fn score<T: Real>(
     let c = model.config();
     check(c.vocab, c.positions, batch).map_err(|e| EvalError::Unsupported(e.to_string()))?;
     let shape = BatchShape { rows: batch.rows, len: batch.len };
-    let (graph, out) = model.graph(shape, Plan { loss: None, checkpoint: false }, model.rope(batch.len).as_ref());
+    let (graph, out) =
+        model.graph(shape, Plan { loss: None, checkpoint: false }, model.rope(batch.len).as_ref());
     let mut hidden = vec![T::ZERO; batch.rows * batch.len * c.width];
     Tape::new(graph)?.value(params, frozen, batch.data(), None, out, &mut hidden)?;
     let base = if model.is_adapted() { frozen } else { params };

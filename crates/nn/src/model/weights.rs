@@ -22,7 +22,9 @@ fn transposed(name: &str) -> bool {
 
 /// Tensors that checkpoints carry and no model reads.
 fn is_buffer(name: &str) -> bool {
-    name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias") || name.ends_with("rotary_emb.inv_freq")
+    name.ends_with(".attn.bias")
+        || name.ends_with(".attn.masked_bias")
+        || name.ends_with("rotary_emb.inv_freq")
 }
 
 /// Copies a checkpoint into the flat vector of the model's own tensors.
@@ -45,7 +47,10 @@ pub fn load<T: Real>(model: &Decoder, from: &dyn Tensors) -> Result<Vec<T>, Mode
             return bad(&b.name, format!("shape {shape:?}, the configuration asks for {want:?}"));
         }
         if let Some(i) = data.iter().position(|v| !v.is_finite()) {
-            return bad(&b.name, format!("value {} at place {i} is not finite: the file is damaged", data[i]));
+            return bad(
+                &b.name,
+                format!("value {} at place {i} is not finite: the file is damaged", data[i]),
+            );
         }
         let to = &mut out[b.range.clone()];
         if flip {
@@ -104,8 +109,9 @@ pub fn init<T: Real>(layout: &Layout, layers: usize, std: f64, seed: u64) -> Vec
     for b in layout.blocks() {
         let mut rng = Rng::named(seed, &b.name);
         let to = &mut out[b.range.clone()];
-        let into_residual =
-            b.role == Role::AttnOut || b.name.ends_with("down_proj.weight") || b.name.ends_with("mlp.c_proj.weight");
+        let into_residual = b.role == Role::AttnOut
+            || b.name.ends_with("down_proj.weight")
+            || b.name.ends_with("mlp.c_proj.weight");
         match b.role {
             Role::Norm => to.fill(T::ONE),
             Role::Bias | Role::LoraB => {}

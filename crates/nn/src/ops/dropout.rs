@@ -58,7 +58,13 @@ impl<T: Real> Op<T> for Dropout {
             None => ty.fill(T::ZERO),
         }
     }
-    fn backward_tangent(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        cx: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         self.backward(cx, at, t.tdy, tdx);
     }
 }

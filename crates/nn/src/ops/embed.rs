@@ -62,7 +62,13 @@ impl<T: Real> Op<T> for Embed {
             }
         }
     }
-    fn backward_tangent(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        cx: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         self.backward(cx, at, t.tdy, tdx);
     }
 }

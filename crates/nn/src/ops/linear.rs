@@ -118,7 +118,16 @@ impl<T: Real> Op<T> for Linear {
             written = true;
         }
         if !written {
-            gemm(true, (self.rows, self.out, 0), T::ONE, ty, self.out, Mat::rows(&[], 0), Mat::rows(&[], 0), init);
+            gemm(
+                true,
+                (self.rows, self.out, 0),
+                T::ONE,
+                ty,
+                self.out,
+                Mat::rows(&[], 0),
+                Mat::rows(&[], 0),
+                init,
+            );
         }
         if let (Some(b), Some(_)) = (bias, residual) {
             for row in ty.chunks_exact_mut(self.out) {
@@ -127,7 +136,13 @@ impl<T: Real> Op<T> for Linear {
         }
     }
 
-    fn backward_tangent(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        cx: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         if let Some(d) = &mut tdx[1] {
             self.to_weight(d, t.tdy, at.x[0]);
             if let Some(tx) = t.tx[0] {
@@ -233,7 +248,13 @@ impl<T: Real> Op<T> for LowRank {
             self.add_product(ty, at.x[1], t);
         }
     }
-    fn backward_tangent(&self, _: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        _: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         if let Some(d) = &mut tdx[1] {
             self.to_u(d, t.tdy, at.x[2]);
             if let Some(tb) = t.tx[2] {

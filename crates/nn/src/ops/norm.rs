@@ -49,7 +49,7 @@ impl<T: Real> Op<T> for RmsNorm {
         let size = d * ROWS;
         y.par_chunks_mut(size).zip(saved.par_chunks_mut(ROWS)).zip(x[0].par_chunks(size)).for_each(
             |((y, r), x)| {
-                simd(|| {
+                simd!(|| {
                     for ((y, r), x) in y.chunks_exact_mut(d).zip(r).zip(x.chunks_exact(d)) {
                         *r = norm::rms_scale(x, eps);
                         norm::rms_row(y, x, w, *r);
@@ -68,16 +68,18 @@ impl<T: Real> Op<T> for RmsNorm {
         let mut spare = cx.scratch.get(if dx[0].is_some() { 0 } else { self.rows * d });
         let (to, add) = buffer(dx[0].as_mut(), &mut spare);
         let given = dy.par_chunks(size).zip(at.x[0].par_chunks(size)).zip(at.saved.par_chunks(ROWS));
-        to.par_chunks_mut(d * ROWS).zip(part.par_chunks_mut(d)).zip(given).for_each(|((dx, part), ((dy, x), r))| {
-            simd(|| {
-                part.fill(T::ZERO);
-                let mut dx = dx.chunks_exact_mut(d);
-                for ((dy, x), r) in dy.chunks_exact(d).zip(x.chunks_exact(d)).zip(r) {
-                    let row = dx.next().map(|b| (b, add));
-                    norm::rms_row_backward(row, want_w.then_some(&mut *part), dy, x, w, *r);
-                }
-            });
-        });
+        to.par_chunks_mut(d * ROWS).zip(part.par_chunks_mut(d)).zip(given).for_each(
+            |((dx, part), ((dy, x), r))| {
+                simd!(|| {
+                    part.fill(T::ZERO);
+                    let mut dx = dx.chunks_exact_mut(d);
+                    for ((dy, x), r) in dy.chunks_exact(d).zip(x.chunks_exact(d)).zip(r) {
+                        let row = dx.next().map(|b| (b, add));
+                        norm::rms_row_backward(row, want_w.then_some(&mut *part), dy, x, w, *r);
+                    }
+                });
+            },
+        );
         if let Some(dw) = &mut dw[0] {
             kernel::fold_parts(&part, d, dw.buf, dw.add);
         }
@@ -94,7 +96,7 @@ impl<T: Real> Op<T> for RmsNorm {
         let (d, w, tw) = (self.width, at.x[1], tx[1]);
         ty.par_chunks_mut(d).zip(tsaved.par_iter_mut()).enumerate().with_min_len(ROWS).for_each(
             |(i, (ty, tr))| {
-                simd(|| {
+                simd!(|| {
                     let (x, r) = (&at.x[0][i * d..][..d], at.saved[i]);
                     let t = tx[0].map(|t| &t[i * d..][..d]);
                     *tr = t.map_or(T::ZERO, |t| norm::rms_scale_tangent(x, t, r));
@@ -128,7 +130,7 @@ impl<T: Real> Op<T> for RmsNorm {
         let mut spare = cx.scratch.get(if tdx[0].is_some() { 0 } else { self.rows * d });
         let (to, add) = buffer(tdx[0].as_mut(), &mut spare);
         to.par_chunks_mut(d * ROWS).zip(part.par_chunks_mut(d)).enumerate().for_each(|(task, (dx, part))| {
-            simd(|| {
+            simd!(|| {
                 part.fill(T::ZERO);
                 let mut dx = dx.chunks_exact_mut(d);
                 for i in task * ROWS..((task + 1) * ROWS).min(self.rows) {
@@ -193,7 +195,7 @@ impl<T: Real> Op<T> for LayerNorm {
         let size = d * ROWS;
         let given = saved.par_chunks_mut(2 * ROWS).zip(x[0].par_chunks(size));
         y.par_chunks_mut(size).zip(given).for_each(|(y, (s, x))| {
-            simd(|| {
+            simd!(|| {
                 for ((y, s), x) in y.chunks_exact_mut(d).zip(s.chunks_exact_mut(2)).zip(x.chunks_exact(d)) {
                     let (mean, r) = norm::layer_stats(x, eps);
                     (s[0], s[1]) = (mean, r);
@@ -217,16 +219,18 @@ impl<T: Real> Op<T> for LayerNorm {
         let (to, add) = buffer(dx[0].as_mut(), &mut spare);
         let given =
             dy.par_chunks(d * ROWS).zip(at.x[0].par_chunks(d * ROWS)).zip(at.saved.par_chunks(2 * ROWS));
-        to.par_chunks_mut(d * ROWS).zip(part.par_chunks_mut(d)).zip(given).for_each(|((dx, part), ((dy, x), s))| {
-            simd(|| {
-                part.fill(T::ZERO);
-                let mut dx = dx.chunks_exact_mut(d);
-                for ((dy, x), s) in dy.chunks_exact(d).zip(x.chunks_exact(d)).zip(s.chunks_exact(2)) {
-                    let row = dx.next().map(|b| (b, add));
-                    norm::layer_row_backward(row, want_w.then_some(&mut *part), dy, x, w, s[0], s[1]);
-                }
-            });
-        });
+        to.par_chunks_mut(d * ROWS).zip(part.par_chunks_mut(d)).zip(given).for_each(
+            |((dx, part), ((dy, x), s))| {
+                simd!(|| {
+                    part.fill(T::ZERO);
+                    let mut dx = dx.chunks_exact_mut(d);
+                    for ((dy, x), s) in dy.chunks_exact(d).zip(x.chunks_exact(d)).zip(s.chunks_exact(2)) {
+                        let row = dx.next().map(|b| (b, add));
+                        norm::layer_row_backward(row, want_w.then_some(&mut *part), dy, x, w, s[0], s[1]);
+                    }
+                });
+            },
+        );
         if let Some(dw) = &mut dw[0] {
             kernel::fold_parts(&part, d, dw.buf, dw.add);
         }
@@ -245,7 +249,7 @@ impl<T: Real> Op<T> for LayerNorm {
             let (x, mean, r) = (&at.x[0][i * d..][..d], at.saved[2 * i], at.saved[2 * i + 1]);
             let t = tx[0].map(|t| &t[i * d..][..d]);
             let (tmean, tr) =
-                t.map_or((T::ZERO, T::ZERO), |t| simd(|| norm::layer_stats_tangent(x, t, mean, r)));
+                t.map_or((T::ZERO, T::ZERO), |t| simd!(|| norm::layer_stats_tangent(x, t, mean, r)));
             (tsaved[2 * i], tsaved[2 * i + 1]) = (tmean, tr);
             for (j, ty) in ty[i * d..][..d].iter_mut().enumerate() {
                 let c = x[j] - mean;
@@ -278,7 +282,7 @@ impl<T: Real> Op<T> for LayerNorm {
         let mut spare = cx.scratch.get(if tdx[0].is_some() { 0 } else { self.rows * d });
         let (to, add) = buffer(tdx[0].as_mut(), &mut spare);
         to.par_chunks_mut(d * ROWS).zip(part.par_chunks_mut(d)).enumerate().for_each(|(task, (dx, part))| {
-            simd(|| {
+            simd!(|| {
                 part.fill(T::ZERO);
                 let mut dx = dx.chunks_exact_mut(d);
                 for i in task * ROWS..((task + 1) * ROWS).min(self.rows) {
@@ -295,13 +299,7 @@ impl<T: Real> Op<T> for LayerNorm {
                     };
                     let out = dx.next().map(|b| (b, add));
                     let (mean, tmean) = (at.saved[2 * i], t.tsaved[2 * i]);
-                    norm::layer_row_backward_tangent(
-                        out,
-                        want_w.then_some(&mut *part),
-                        &row,
-                        mean,
-                        tmean,
-                    );
+                    norm::layer_row_backward_tangent(out, want_w.then_some(&mut *part), &row, mean, tmean);
                 }
             });
         });
@@ -363,7 +361,7 @@ impl<T: Real> Op<T> for QkNorm {
         let (w, hd, n) = (self.width(), self.head_dim, self.normed());
         y.par_chunks_mut(w).zip(saved.par_chunks_mut(n)).zip(x[0].par_chunks(w)).with_min_len(ROWS).for_each(
             |((y, r), row)| {
-                simd(|| {
+                simd!(|| {
                     for h in 0..n {
                         let at = h * hd..(h + 1) * hd;
                         r[h] = norm::rms_scale(&row[at.clone()], T::of(self.eps));
@@ -387,7 +385,7 @@ impl<T: Real> Op<T> for QkNorm {
                 let dw = if h < self.heads { dq.as_mut() } else { dk.as_mut() }.map(|d| &mut *d.buf);
                 let weight = self.pick(h, at.x[1], at.x[2]);
                 let to = dx.as_mut().map(|d| (&mut d.buf[i * w..][..w][c.clone()], d.add));
-                simd(|| norm::rms_row_backward(to, dw, &dy[c.clone()], &x[c], weight, at.saved[i * n + h]));
+                simd!(|| norm::rms_row_backward(to, dw, &dy[c.clone()], &x[c], weight, at.saved[i * n + h]));
             }
             if let Some(d) = dx {
                 let rest = n * hd..w;
@@ -452,7 +450,7 @@ impl<T: Real> Op<T> for QkNorm {
                 };
                 let dw = if h < self.heads { dq.as_mut() } else { dk.as_mut() }.map(|d| &mut *d.buf);
                 let to = dx.as_mut().map(|d| (&mut d.buf[c], d.add));
-                simd(|| norm::rms_row_backward_tangent(to, dw, &row));
+                simd!(|| norm::rms_row_backward_tangent(to, dw, &row));
             }
             if let Some(d) = dx {
                 let rest = i * w + n * hd..(i + 1) * w;

@@ -37,7 +37,13 @@ impl<T: Real> Op<T> for Activation {
             None => ty.fill(T::ZERO),
         }
     }
-    fn backward_tangent(&self, _: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        _: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         if let Some(d) = &mut tdx[0] {
             match t.tx[0] {
                 Some(tx) => act::backward_tangent(self.act, at.x[0], tx, t.dy, t.tdy, d),
@@ -83,7 +89,13 @@ impl<T: Real> Op<T> for SwiGlu {
             None => ty.fill(T::ZERO),
         }
     }
-    fn backward_tangent(&self, _: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        _: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         if let Some(d) = &mut tdx[0] {
             match t.tx[0] {
                 Some(tx) => act::swiglu_backward_tangent(at.x[0], tx, t.dy, t.tdy, d, self.width),
@@ -129,7 +141,13 @@ impl<T: Real> Op<T> for Residual {
             kernel::add_assign(ty, t);
         }
     }
-    fn backward_tangent(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, t: TanCtx<'_, T>, tdx: &mut [Option<Adj<'_, T>>]) {
+    fn backward_tangent(
+        &self,
+        cx: &Cx<'_, T>,
+        at: Ctx<'_, T>,
+        t: TanCtx<'_, T>,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) {
         self.backward(cx, at, t.tdy, tdx);
     }
 }

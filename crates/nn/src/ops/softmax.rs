@@ -17,7 +17,7 @@ pub struct Softmax {
 fn softmax_jacobian<T: Real>(width: usize, y: &[T], d: &[T], out: &mut [T], add: bool) {
     out.par_chunks_mut(width).zip(y.par_chunks(width)).zip(d.par_chunks(width)).with_min_len(ROWS).for_each(
         |((out, y), d)| {
-            simd(|| {
+            simd!(|| {
                 let s = kernel::dot(y, d);
                 for ((o, y), d) in out.iter_mut().zip(y).zip(d) {
                     let v = *y * (*d - s);
@@ -39,14 +39,16 @@ impl<T: Real> Op<T> for Softmax {
         Needs::OUTPUT
     }
     fn forward(&self, _: &Cx<'_, T>, x: Ins<'_, T>, y: &mut [T], _: &mut [T]) {
-        y.par_chunks_mut(self.width).zip(x[0].par_chunks(self.width)).with_min_len(ROWS).for_each(|(y, x)| {
-            simd(|| {
-                y.copy_from_slice(x);
-                let s = kernel::exp_shift(y, kernel::max(x));
-                let inv = T::ONE / s;
-                y.iter_mut().for_each(|y| *y *= inv);
-            });
-        });
+        y.par_chunks_mut(self.width).zip(x[0].par_chunks(self.width)).with_min_len(ROWS).for_each(
+            |(y, x)| {
+                simd!(|| {
+                    y.copy_from_slice(x);
+                    let s = kernel::exp_shift(y, kernel::max(x));
+                    let inv = T::ONE / s;
+                    y.iter_mut().for_each(|y| *y *= inv);
+                });
+            },
+        );
     }
     fn backward(&self, _: &Cx<'_, T>, at: Ctx<'_, T>, dy: &[T], dx: &mut [Option<Adj<'_, T>>]) {
         if let Some(d) = &mut dx[0] {
@@ -72,7 +74,7 @@ impl<T: Real> Op<T> for Softmax {
             let row = i * w..(i + 1) * w;
             let (y, ty) = (&at.y[row.clone()], &t.ty[row.clone()]);
             let (dy, tdy) = (&t.dy[row.clone()], &t.tdy[row]);
-            simd(|| {
+            simd!(|| {
                 let s = kernel::dot(y, dy);
                 let ts = kernel::dot(ty, dy) + kernel::dot(y, tdy);
                 for j in 0..w {
@@ -104,21 +106,23 @@ impl<T: Real> Op<T> for LogSoftmax {
         Needs::OUTPUT
     }
     fn forward(&self, _: &Cx<'_, T>, x: Ins<'_, T>, y: &mut [T], _: &mut [T]) {
-        y.par_chunks_mut(self.width).zip(x[0].par_chunks(self.width)).with_min_len(ROWS).for_each(|(y, x)| {
-            simd(|| {
-                let m = kernel::max(x);
-                y.copy_from_slice(x);
-                let lse = m + kernel::exp_shift(y, m).ln();
-                y.iter_mut().zip(x).for_each(|(y, x)| *y = *x - lse);
-            });
-        });
+        y.par_chunks_mut(self.width).zip(x[0].par_chunks(self.width)).with_min_len(ROWS).for_each(
+            |(y, x)| {
+                simd!(|| {
+                    let m = kernel::max(x);
+                    y.copy_from_slice(x);
+                    let lse = m + kernel::exp_shift(y, m).ln();
+                    y.iter_mut().zip(x).for_each(|(y, x)| *y = *x - lse);
+                });
+            },
+        );
     }
     fn backward(&self, _: &Cx<'_, T>, at: Ctx<'_, T>, dy: &[T], dx: &mut [Option<Adj<'_, T>>]) {
         let Some(d) = &mut dx[0] else { return };
         let (w, add) = (self.width, d.add);
         let given = at.y.par_chunks(w).zip(dy.par_chunks(w));
         d.buf.par_chunks_mut(w).zip(given).with_min_len(ROWS).for_each(|(out, (y, dy))| {
-            simd(|| {
+            simd!(|| {
                 let s = kernel::sum(dy);
                 for ((o, y), d) in out.iter_mut().zip(y).zip(dy) {
                     let v = *d - y.exp() * s;
@@ -135,7 +139,7 @@ impl<T: Real> Op<T> for LogSoftmax {
         let w = self.width;
         let given = at.y.par_chunks(w).zip(t.par_chunks(w));
         ty.par_chunks_mut(w).zip(given).with_min_len(ROWS).for_each(|(ty, (y, t))| {
-            simd(|| {
+            simd!(|| {
                 let s = kernel::sum2(y, t, |y, t| y.exp() * t);
                 ty.iter_mut().zip(t).for_each(|(ty, t)| *ty = *t - s);
             });
@@ -154,7 +158,7 @@ impl<T: Real> Op<T> for LogSoftmax {
             let row = i * w..(i + 1) * w;
             let (y, ty) = (&at.y[row.clone()], &t.ty[row.clone()]);
             let (dy, tdy) = (&t.dy[row.clone()], &t.tdy[row]);
-            simd(|| {
+            simd!(|| {
                 let (s, ts) = (kernel::sum(dy), kernel::sum(tdy));
                 for j in 0..w {
                     let v = tdy[j] - y[j].exp() * (ts + ty[j] * s);

@@ -212,13 +212,7 @@ impl<T: Real> Tape<T> {
         Ok(())
     }
 
-    pub(super) fn read<'a>(
-        &'a self,
-        cx: &Cx<'a, T>,
-        params: &'a [T],
-        frozen: &'a [T],
-        s: &Src,
-    ) -> &'a [T] {
+    pub(super) fn read<'a>(&'a self, cx: &Cx<'a, T>, params: &'a [T], frozen: &'a [T], s: &Src) -> &'a [T] {
         match s {
             Src::Param(p) if p.trainable => &params[p.range.clone()],
             Src::Param(p) => &frozen[p.range.clone()],

@@ -10,6 +10,6 @@ mod pool;
 mod sweep;
 
 pub use exec::Tape;
-pub use sweep::Request;
 pub use graph::{Graph, Span, Src, Var};
 pub use pool::{Lent, Pool};
+pub use sweep::Request;

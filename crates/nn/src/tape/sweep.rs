@@ -122,13 +122,8 @@ impl<T: Real> Tape<T> {
         self.check(&req.data)?;
         self.release_all();
         let scratch = std::mem::take(&mut self.scratch);
-        let cx = Cx {
-            data: req.data,
-            scratch: &scratch,
-            dropout: req.dropout,
-            cache: None,
-            weight: req.weight,
-        };
+        let cx =
+            Cx { data: req.data, scratch: &scratch, dropout: req.dropout, cache: None, weight: req.weight };
         let report = self.run(&cx, params, req.frozen, grad, tangent, input_grads);
         self.scratch = scratch;
         self.release_all();
@@ -552,11 +547,7 @@ impl<T: Real> Tape<T> {
                 Src::Param(p) if streams => {
                     let Some(k) = self.span_of[row][i] else { continue };
                     let buf = std::mem::take(&mut self.span_buf[k]);
-                    if buf.is_empty() {
-                        (self.pool.take(p.range.len()), false)
-                    } else {
-                        (buf, !first[k])
-                    }
+                    if buf.is_empty() { (self.pool.take(p.range.len()), false) } else { (buf, !first[k]) }
                 }
                 Src::Param(_) => continue,
             };
@@ -564,13 +555,7 @@ impl<T: Real> Tape<T> {
         out
     }
 
-    fn put_adjoints(
-        &mut self,
-        row: usize,
-        bufs: [(Vec<T>, bool); MAX_INPUTS],
-        streams: bool,
-        tangent: bool,
-    ) {
+    fn put_adjoints(&mut self, row: usize, bufs: [(Vec<T>, bool); MAX_INPUTS], streams: bool, tangent: bool) {
         for (i, (buf, _)) in bufs.into_iter().enumerate() {
             if buf.is_empty() {
                 continue;
