@@ -11,13 +11,14 @@
 //! arXiv 2408.16673.
 //!
 //! # What to look at
-//! `L` is signed and is no objective, since `q` is held constant. The gradient of `gem-linear` is exactly that of
-//! `S = beta * CE(z / beta, y) >= 0`, so that is the curve that falls ([`RowStats::surrogate`]). The same
-//! identity names the control of every comparison: plain cross-entropy sampled at temperature `1 / beta`.
+//! `L` is signed and is no objective, since `q` is held constant. The gradient of `gem-linear` is exactly
+//! that of `S = beta * CE(z / beta, y) >= 0`, so that is the curve that falls ([`RowStats::surrogate`]). The
+//! same identity names the control of every comparison: plain cross-entropy sampled at temperature
+//! `1 / beta`.
 //!
 //! # Deviations
-//! - The loss is the sum over live tokens divided by their number in the whole accumulation window, not a mean
-//!   of means; an empty window gives zero instead of NaN.
+//! - The loss is the sum over live tokens divided by their number in the whole accumulation window, not a
+//!   mean of means; an empty window gives zero instead of NaN.
 //! - Scores of minus infinity (masked vocabulary) have weight zero.
 //! - Scores and sums are at least f32, also where weights are stored in 16 bits.
 //! - Held-out evaluation is cross-entropy, never the GEM loss.

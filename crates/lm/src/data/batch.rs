@@ -7,10 +7,10 @@ use super::{Example, PackedRow};
 /// Rows of documents as the tables that a decoder reads.
 ///
 /// # Shapes
-/// `ids`, `targets`, `positions`, `spans` are `[rows * len]`, rows one after another. `targets[i]` is the token
-/// after `i` of the same document where that token is trained, else [`IGNORE`]. `positions` restart with each
-/// document. `spans[i]` is `[start of the document, i + 1)` within the row, so that no token sees another
-/// document. Padding is documents of one token, number 0.
+/// `ids`, `targets`, `positions`, `spans` are `[rows * len]`, rows one after another. `targets[i]` is the
+/// token after `i` of the same document where that token is trained, else [`IGNORE`]. `positions` restart
+/// with each document. `spans[i]` is `[start of the document, i + 1)` within the row, so that no token sees
+/// another document. Padding is documents of one token, number 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackedBatch {
     /// Rows.
@@ -28,8 +28,8 @@ pub struct PackedBatch {
 }
 
 impl PackedBatch {
-    /// The tables of `rows` of `len` tokens. Documents that do not fit, which [`super::pack`] never makes, are
-    /// cut at the end of the row.
+    /// The tables of `rows` of `len` tokens. Documents that do not fit, which [`super::pack`] never makes,
+    /// are cut at the end of the row.
     pub fn new(examples: &[Example], rows: &[PackedRow], len: usize) -> Self {
         let n = rows.len() * len;
         let mut out = PackedBatch {

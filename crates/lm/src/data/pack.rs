@@ -39,8 +39,8 @@ impl Rooms {
     }
 }
 
-/// Places documents in rows of `len` tokens, first fit decreasing: longest first, each into the first row that
-/// has room. Ties keep the order of the examples, so the result is a function of the lengths alone.
+/// Places documents in rows of `len` tokens, first fit decreasing: longest first, each into the first row
+/// that has room. Ties keep the order of the examples, so the result is a function of the lengths alone.
 ///
 /// # Errors
 /// A document longer than `len`.

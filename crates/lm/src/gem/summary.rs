@@ -53,8 +53,8 @@ pub fn document_means(documents: &[Vec<RowStats>], quantity: impl Fn(&RowStats) 
         .collect()
 }
 
-/// How a quantity changed, document by document: the mean of `after - before` with its 95 % bootstrap interval
-/// over documents. `None` when the two sides are not the same documents.
+/// How a quantity changed, document by document: the mean of `after - before` with its 95 % bootstrap
+/// interval over documents. `None` when the two sides are not the same documents.
 pub fn paired_change(
     before: &[Vec<RowStats>],
     after: &[Vec<RowStats>],

@@ -7,11 +7,11 @@
 //! | `name a bird :`, `name a bird or fish :` | the 8 birds; the birds, then the 8 fishes |
 //! | `pick 8 3 5 :` | `8`, `3`, `5` |
 //!
-//! Pre-training text gives every right answer the same share. Fine-tuning data prefers the first one: with the
-//! share [`STYLE`] it is the answer, else one of the others. Held-out questions never occur in fine-tuning, and
-//! the answer wanted of each is drawn like the fine-tuning answers, so that a model is rewarded for the style and
-//! for the variety that it keeps. All answers can be listed, so that chances of success can be computed instead
-//! of sampled.
+//! Pre-training text gives every right answer the same share. Fine-tuning data prefers the first one: with
+//! the share [`STYLE`] it is the answer, else one of the others. Held-out questions never occur in
+//! fine-tuning, and the answer wanted of each is drawn like the fine-tuning answers, so that a model is
+//! rewarded for the style and for the variety that it keeps. All answers can be listed, so that chances of
+//! success can be computed instead of sampled.
 
 use rhumb_linalg::rng::Rng;
 
@@ -219,8 +219,8 @@ fn family_of(q: &Question) -> usize {
     }
 }
 
-/// All questions, in the order of [`family_of`]: smaller families first, so that the largest fills up what they
-/// cannot spare.
+/// All questions, in the order of [`family_of`]: smaller families first, so that the largest fills up what
+/// they cannot spare.
 fn families() -> Vec<Vec<Question>> {
     let numbers = 0..=LARGEST;
     let split = (4..=LARGEST).map(|n| Question {
