@@ -117,6 +117,12 @@ def main():
     (given.out / "expected.json").write_text(json.dumps(out, indent=1) + "\n")
 
 
+def checksum(values):
+    """Sum of bits times 1, 3, 5 ... modulo 2^64: as fast as reading, and it sees exchanged values."""
+    bits = np.ascontiguousarray(values, dtype="<f4").view("<u4").ravel().astype(np.uint64)
+    return f"{int((bits * (2 * np.arange(bits.size, dtype=np.uint64) + 1)).sum()):016x}"
+
+
 def check(path):
     reader = GGUFReader(path)
     for key, field in reader.fields.items():
@@ -124,7 +130,7 @@ def check(path):
         print(key, f"{len(value)} entries" if isinstance(value, list) else value)
     for t in reader.tensors:
         values = dequantize(t.data, t.tensor_type)
-        print(t.name, t.tensor_type.name, *(int(d) for d in reversed(t.shape)), fnv(values.astype("<f4").tobytes()))
+        print(t.name, t.tensor_type.name, *(int(d) for d in reversed(t.shape)), checksum(values))
 
 
 if __name__ == "__main__":

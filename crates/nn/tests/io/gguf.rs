@@ -16,7 +16,7 @@ fn expected() -> Json {
     serde_json::from_slice(&fs::read(fixtures().join("expected.json")).unwrap()).unwrap()
 }
 
-pub(crate) fn fnv(values: &[f32]) -> String {
+fn fnv(values: &[f32]) -> String {
     let mut h: u64 = 0xcbf2_9ce4_8422_2325;
     for b in values.iter().flat_map(|v| v.to_le_bytes()) {
         h = (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
