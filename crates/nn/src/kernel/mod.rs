@@ -6,20 +6,43 @@
 
 /// Runs a loop compiled for the vector instructions of this machine: `simd!(|| body)`.
 ///
-/// A macro, since every instruction set needs a closure of its own: one closure with several callers is not
-/// inlined when it is long, and a closure that is not inlined is compiled for the oldest processor.
+/// A closure that is not inlined is compiled for the oldest processor. So every instruction set has a closure of
+/// its own, inlined by attribute, and the closure owns a [`Token`], without which it could be called more than
+/// once and would be called through a shim that is not inlined when it is long.
 macro_rules! simd {
-    (|| $body:expr) => {
+    (|| $body:expr) => {{
+        let token = $crate::kernel::Token;
         match pulp::Arch::new() {
             #[cfg(target_arch = "x86_64")]
-            pulp::Arch::V4(arch) => arch.vectorize(#[inline(always)] || $body),
+            pulp::Arch::V4(arch) => arch.vectorize(
+                #[inline(always)]
+                || {
+                    let _token = token;
+                    $body
+                },
+            ),
             #[cfg(target_arch = "x86_64")]
-            pulp::Arch::V3(arch) => arch.vectorize(#[inline(always)] || $body),
-            arch => arch.dispatch(#[inline(always)] || $body),
+            pulp::Arch::V3(arch) => arch.vectorize(
+                #[inline(always)]
+                || {
+                    let _token = token;
+                    $body
+                },
+            ),
+            arch => arch.dispatch(
+                #[inline(always)]
+                || {
+                    let _token = token;
+                    $body
+                },
+            ),
         }
-    };
+    }};
 }
 pub(crate) use simd;
+
+/// Makes the closure that consumes it callable once.
+pub(crate) struct Token;
 
 pub(crate) mod act;
 pub(crate) mod attention;
