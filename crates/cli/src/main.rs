@@ -14,6 +14,7 @@ mod embedded;
 mod exit;
 mod experiment;
 mod interrupt;
+mod lm;
 mod machine;
 mod output;
 mod progress;

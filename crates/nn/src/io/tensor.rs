@@ -1,5 +1,7 @@
 use indexmap::IndexMap;
 
+use crate::model::Tensors;
+
 /// Weights by name, in the order of the file.
 pub type TensorMap = IndexMap<String, TensorData>;
 
@@ -26,6 +28,16 @@ impl TensorData {
             data.extend((0..rows).map(|r| self.data[r * cols + c]));
         }
         TensorData { shape: vec![cols, rows], data }
+    }
+}
+
+impl Tensors for TensorMap {
+    fn tensor(&self, name: &str) -> Option<(&[usize], &[f32])> {
+        self.get(name).map(|t| (&t.shape[..], &t.data[..]))
+    }
+
+    fn names(&self) -> Vec<&str> {
+        self.keys().map(String::as_str).collect()
     }
 }
 

@@ -1,0 +1,116 @@
+//! Language models from disk, ready for training, generation and scoring.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use rhumb_nn::io::model_dir::ModelFiles;
+use rhumb_nn::io::template::{ChatTemplate, TemplateError};
+use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
+use rhumb_nn::io::{IoError, TensorData, TensorMap};
+use rhumb_nn::model::{Decoder, DecoderConfig, load, store};
+
+use crate::exit::{Code, Failure};
+
+/// A model with everything around it. `Tokenizer` and `ChatTemplate` are what `rhumb_lm::data` asks for.
+pub(crate) struct LanguageModel {
+    /// Configuration and tokenizer as they are on disk. The weights are in `params` only, since two copies of
+    /// them would be most of the memory.
+    pub(crate) files: ModelFiles,
+    /// The definition.
+    pub(crate) decoder: Decoder,
+    /// The weights, in the order of `decoder.base_layout()`.
+    pub(crate) params: Vec<f32>,
+    /// The tokenizer.
+    pub(crate) tokenizer: Tokenizer,
+    /// The chat template, where the model has one.
+    pub(crate) template: Option<ChatTemplate>,
+    /// Tokens that end an answer.
+    pub(crate) eos: Vec<u32>,
+}
+
+impl LanguageModel {
+    /// Opens a folder or a GGUF file.
+    pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        let mut files = open_files(path)?;
+        let tensors = std::mem::take(&mut files.tensors);
+        let decoder = decoder(path, &files)?;
+        let params =
+            load(&decoder, &tensors).map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))?;
+        drop(tensors);
+        let (tokenizer, template) = text_side(path, &files)?;
+        let eos = eos_ids(
+            &tokenizer,
+            files.tokenizer_config.as_ref(),
+            files.generation_config.as_ref(),
+            Some(&files.config),
+        );
+        Ok(LanguageModel { files, decoder, params, tokenizer, template, eos })
+    }
+
+    /// Writes the model with these weights as a folder that [`LanguageModel::open`] reads.
+    pub(crate) fn save(&self, params: &[f32], dir: &Path) -> Result<(), Failure> {
+        let mut files = self.files.clone();
+        files.tensors = tensor_map(&self.decoder, params);
+        files.save(dir).map_err(from_io)
+    }
+
+    /// The chat template, or the failure that tells what to do without one.
+    pub(crate) fn chat(&self) -> Result<&ChatTemplate, Failure> {
+        self.template.as_ref().ok_or_else(|| Failure::new(Code::Usage, TemplateError::Missing))
+    }
+}
+
+/// The files of a model, weights included.
+pub(crate) fn open_files(path: &Path) -> Result<ModelFiles, Failure> {
+    if !path.exists() {
+        return Err(Failure::missing(format!(
+            "there is no model at {}: give a model folder or a GGUF file (`rhumb model pull ORG/NAME` downloads one)",
+            path.display()
+        )));
+    }
+    ModelFiles::open(path).map_err(from_io)
+}
+
+/// The definition that a configuration describes.
+pub(crate) fn decoder(path: &Path, files: &ModelFiles) -> Result<Decoder, Failure> {
+    DecoderConfig::from_json(&files.config)
+        .and_then(Decoder::new)
+        .map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))
+}
+
+/// Tokenizer and chat template of a model.
+pub(crate) fn text_side(
+    path: &Path,
+    files: &ModelFiles,
+) -> Result<(Tokenizer, Option<ChatTemplate>), Failure> {
+    let json = files.tokenizer.as_ref().ok_or_else(|| {
+        Failure::missing(format!("{} has no tokenizer.json; copy it from the model's source", shown(path)))
+    })?;
+    let tokenizer =
+        Tokenizer::from_json(json).map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))?;
+    let template = files.tokenizer_config.as_ref().map(ChatTemplate::from_tokenizer_config);
+    let template = match template {
+        None | Some(Err(TemplateError::Missing)) => None,
+        Some(other) => Some(other.map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))?),
+    };
+    Ok((tokenizer, template))
+}
+
+/// Weights under the names of their files.
+pub(crate) fn tensor_map(decoder: &Decoder, params: &[f32]) -> TensorMap {
+    store(decoder, params).into_iter().map(|(name, shape, data)| (name, TensorData { shape, data })).collect()
+}
+
+/// What is absent has its own exit code.
+pub(crate) fn from_io(e: IoError) -> Failure {
+    let absent = match &e {
+        IoError::Missing { .. } => true,
+        IoError::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        _ => false,
+    };
+    Failure::new(if absent { Code::Missing } else { Code::Usage }, e)
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
