@@ -4,3 +4,4 @@ pub mod data;
 pub mod gem;
 pub mod metrics;
 pub mod quickstart;
+pub mod sft;

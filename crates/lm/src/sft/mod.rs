@@ -1,0 +1,285 @@
+//! Supervised fine-tuning as an algorithm of the run loop.
+
+mod config;
+mod evaluate;
+
+use std::sync::Arc;
+
+use rhumb_core::checkpoint::{CheckpointError, StateReader, StateWriter};
+use rhumb_core::{Algorithm, EvalError, MemoryReport, Optimizer, Status, Step};
+use rhumb_linalg::rng::Rng;
+use rhumb_nn::model::{Decoder, DecoderObjective, TokenBatch};
+use rhumb_nn::op::LossReport;
+use rhumb_optim::{Schedule, clip_global_norm, global_norm};
+
+pub use config::{SftConfig, SftError};
+pub use evaluate::{HeldOut, Scores};
+
+use crate::data::{Example, PackedBatch, PackedRow, pack};
+
+/// Fine-tuning of a decoder on packed conversations.
+///
+/// # Equation
+/// Step `k` takes the next `batch * accumulate` rows of a seeded order that is drawn anew for every pass,
+/// averages the loss over all trained tokens of these rows (not over rows or micro-batches), clips the global
+/// norm of the gradient if asked to, and lets the optimizer step with the scheduled rate.
+///
+/// # State
+/// Parameters, optimizer, best evaluation. The order of the data is a function of the seed and the step, so
+/// a resumed run sees the rows that an undisturbed one sees.
+///
+/// # Errors
+/// A step fails with [`EvalError::NonFinite`] when the loss or the gradient is not finite, naming the tensor.
+pub struct Sft {
+    config: SftConfig,
+    objective: DecoderObjective<f32>,
+    optimizer: Box<dyn Optimizer<f32>>,
+    schedule: Schedule,
+    params: Vec<f32>,
+    grad: Vec<f32>,
+    examples: Vec<Example>,
+    rows: Vec<PackedRow>,
+    held_out: Option<HeldOut>,
+    best: Option<Best>,
+    /// Block of the layout at which each span of the streamed backward pass may begin.
+    starts: Vec<usize>,
+}
+
+/// The best evaluation so far.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Best {
+    /// Step after which it was measured.
+    pub step: u64,
+    /// Its held-out cross-entropy.
+    pub ce: f64,
+    /// The trained parameters.
+    pub params: Vec<f32>,
+}
+
+impl Sft {
+    /// A fine-tuning of `model` from `params`; `frozen` holds the base of an adapted model.
+    ///
+    /// # Errors
+    /// Settings that exclude each other, documents longer than a row, parameters of another model.
+    pub fn new(
+        config: SftConfig,
+        model: Decoder,
+        params: Vec<f32>,
+        frozen: Arc<Vec<f32>>,
+        train: Vec<Example>,
+        held_out: &[Example],
+    ) -> Result<Self, SftError> {
+        config.check()?;
+        let layout = model.layout().clone();
+        if params.len() != layout.len() {
+            return Err(SftError::Setting(format!(
+                "the model has {} trained parameters, got {}",
+                layout.len(),
+                params.len()
+            )));
+        }
+        let rows = pack(&train, config.tokens)?;
+        if rows.is_empty() {
+            return Err(SftError::Setting("no conversation to train on".into()));
+        }
+        let optimizer = config.optimizer.build::<f32>(&layout)?;
+        let schedule = config.schedule.build(config.optimizer.lr, config.steps)?;
+        let held_out = match held_out {
+            [] => None,
+            some => Some(HeldOut::new(some, config.tokens, config.loss)?),
+        };
+        let objective = DecoderObjective::new(model, config.loss, config.recompute, frozen)?;
+        let grad = if config.update_in_backward { Vec::new() } else { vec![0.0; params.len()] };
+        let starts = layout.blocks().iter().map(|b| b.range.start).collect();
+        let examples = train;
+        Ok(Sft {
+            config,
+            objective,
+            optimizer,
+            schedule,
+            params,
+            grad,
+            examples,
+            rows,
+            held_out,
+            best: None,
+            starts,
+        })
+    }
+
+    /// The trained parameters.
+    pub fn params(&self) -> &[f32] {
+        &self.params
+    }
+
+    /// The best evaluation, when there is held-out data.
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Decoder {
+        self.objective.model()
+    }
+
+    /// Packed rows of one pass over the data.
+    pub fn rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Bytes of optimizer state.
+    pub fn state_bytes(&self) -> usize {
+        self.optimizer.state_bytes()
+    }
+
+    /// Losses of every held-out conversation; `None` without held-out data.
+    ///
+    /// # Errors
+    /// When the loss is not finite.
+    pub fn evaluate(&self) -> Result<Option<Scores>, EvalError> {
+        let frozen = self.objective.frozen();
+        self.held_out.as_ref().map(|h| h.score(self.model(), &self.params, frozen)).transpose()
+    }
+
+    /// Rows of micro-batch `part` of step `k`.
+    fn micro_batch(&self, k: u64, part: usize) -> TokenBatch {
+        let n = self.rows.len() as u64;
+        let first = (k * self.config.accumulate as u64 + part as u64) * self.config.batch as u64;
+        let mut epoch = u64::MAX;
+        let mut order = Vec::new();
+        let mut rows = Vec::with_capacity(self.config.batch);
+        for i in first..first + self.config.batch as u64 {
+            if i / n != epoch {
+                epoch = i / n;
+                order = (0..self.rows.len()).collect::<Vec<usize>>();
+                Rng::named(self.config.seed, &format!("order/{epoch}")).shuffle(&mut order);
+            }
+            rows.push(self.rows[order[(i % n) as usize]].clone());
+        }
+        PackedBatch::new(&self.examples, &rows, self.config.tokens).into()
+    }
+
+    fn gradient(&mut self, batches: &[TokenBatch]) -> Result<(LossReport, f64), EvalError> {
+        let mut report = LossReport::default();
+        for (i, b) in batches.iter().enumerate() {
+            report.add(&self.objective.gradient(&self.params, b, &mut self.grad, i > 0)?);
+        }
+        let norm = match self.config.clip_norm {
+            Some(max) => clip_global_norm(&mut self.grad, max),
+            None => global_norm(&self.grad),
+        };
+        if !norm.is_finite() {
+            let block = self.model().layout().first_non_finite(&self.grad).map(|b| b.name.clone());
+            return Err(EvalError::NonFinite { what: "gradient", block });
+        }
+        Ok((report, norm))
+    }
+
+    /// Every tensor is updated as soon as its gradient is complete.
+    fn stream(&mut self, lr: f64, batch: &TokenBatch) -> Result<LossReport, EvalError> {
+        let Sft { objective, optimizer, params, starts, .. } = self;
+        optimizer.begin();
+        objective.gradient_streaming(params, batch, &mut |range, params, grad| {
+            let mut block = starts.partition_point(|s| *s < range.start);
+            while block < starts.len() && starts[block] < range.end {
+                let r = optimizer.layout().blocks()[block].range.clone();
+                let local = r.start - range.start..r.end - range.start;
+                optimizer.step_block(lr, block, &mut params[local.clone()], &grad[local]);
+                block += 1;
+            }
+        })
+    }
+}
+
+impl Algorithm for Sft {
+    fn name(&self) -> &'static str {
+        "sft"
+    }
+
+    fn step(&mut self, s: &mut Step<'_>) -> Result<Status, EvalError> {
+        let lr = self.schedule.at(s.k);
+        let mut batches: Vec<TokenBatch> =
+            (0..self.config.accumulate).map(|part| self.micro_batch(s.k, part)).collect();
+        let live: usize = batches.iter().map(TokenBatch::live).sum();
+        batches.iter_mut().for_each(|b| b.weight = 1.0 / live.max(1) as f64);
+        let (report, norm) = if self.config.update_in_backward {
+            (self.stream(lr, &batches[0])?, None)
+        } else {
+            let (report, norm) = self.gradient(&batches)?;
+            self.optimizer.step(lr, &mut self.params, &self.grad);
+            (report, Some(norm))
+        };
+        s.evals.gradients += 1;
+        let n = report.live.max(1) as f64;
+        s.record.put("loss", report.loss);
+        s.record.put("ce", report.ce / n);
+        s.record.put("entropy", report.entropy / n);
+        s.record.put("accuracy", report.correct as f64 / n);
+        s.record.put("tokens", report.live as f64);
+        s.record.put("lr", lr);
+        if let Some(norm) = norm {
+            s.record.put("grad_norm", norm);
+        }
+        if (s.k + 1).is_multiple_of(self.config.eval_every) || s.k + 1 == self.config.steps {
+            self.note_evaluation(s)?;
+        }
+        Ok(Status::Continue)
+    }
+
+    fn save(&self, out: &mut StateWriter<'_>) -> Result<(), CheckpointError> {
+        out.put_reals("params", &self.params)?;
+        out.scope("optimizer", |w| self.optimizer.save(w))?;
+        let best = self.best.as_ref().map(|b| (b.step, b.ce));
+        out.put_json("best", &best)?;
+        if let Some(b) = &self.best {
+            out.put_reals("best-params", &b.params)?;
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, src: &mut StateReader) -> Result<(), CheckpointError> {
+        src.reals("params", &mut self.params)?;
+        src.scope("optimizer", |r| self.optimizer.load(r))?;
+        let best: Option<(u64, f64)> = src.json("best")?;
+        self.best = match best {
+            Some((step, ce)) => {
+                let mut params = vec![0.0; self.params.len()];
+                src.reals("best-params", &mut params)?;
+                Some(Best { step, ce, params })
+            }
+            None => None,
+        };
+        Ok(())
+    }
+
+    fn memory(&self) -> MemoryReport {
+        let (activations, scratch) = self.objective.bytes();
+        let best = self.best.as_ref().map_or(0, |b| b.params.len());
+        let reals = |n: usize| 4 * n as u64;
+        MemoryReport {
+            parameters: reals(self.params.len() + self.objective.frozen().len() + best),
+            gradients: reals(self.grad.len()),
+            optimizer: self.optimizer.state_bytes() as u64,
+            activations: activations as u64,
+            scratch: scratch as u64,
+        }
+    }
+}
+
+impl Sft {
+    fn note_evaluation(&mut self, s: &mut Step<'_>) -> Result<(), EvalError> {
+        let Some(scores) = self.evaluate()? else { return Ok(()) };
+        s.evals.values += 1;
+        let Some(m) = scores.summary() else { return Ok(()) };
+        s.record.put("eval_ce", m.ce);
+        s.record.put("eval_entropy", m.entropy);
+        s.record.put("eval_surrogate", m.surrogate);
+        if self.best.as_ref().is_none_or(|b| m.ce < b.ce) {
+            self.best = Some(Best { step: s.k + 1, ce: m.ce, params: self.params.clone() });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;
