@@ -133,24 +133,3 @@ fn gem_logsigmoid_has_no_hessian_and_says_why() {
         .unwrap_err();
     assert!(error.to_string().contains("no gradient of a function"), "{error}");
 }
-#[test]
-#[ignore]
-fn timing_tmp() {
-    let (rows, v) = (128, 8192);
-    let mut rng = Rng::new(1);
-    let z: Vec<f32> = (0..rows * v).map(|_| (rng.uniform() * 12.0 - 6.0) as f32).collect();
-    let y: Vec<u32> = (0..rows as u32).collect();
-    let mut stats = Vec::new();
-    for kind in KINDS {
-        for scale in [None, Some(1.0f32)] {
-            let mut best = f64::MAX;
-            for _ in 0..8 {
-                let mut w = z.clone();
-                let t = std::time::Instant::now();
-                rows_in_place(kind, &mut w, v, |i| y[i], scale, &mut stats, &mut LossReport::default()).unwrap();
-                best = best.min(t.elapsed().as_secs_f64() * 1e3);
-            }
-            eprintln!("{} grad {} best {best:.1} ms", kind.name(), scale.is_some());
-        }
-    }
-}
