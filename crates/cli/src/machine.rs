@@ -17,6 +17,14 @@ pub(crate) fn describe(threads: usize) -> Machine {
     machine
 }
 
+/// Bytes that a new allocation may hope for, where the system tells; the limit of a container counts.
+pub(crate) fn available_memory() -> Option<u64> {
+    let mut system = System::new();
+    system.refresh_memory_specifics(MemoryRefreshKind::nothing().with_ram());
+    let free = system.cgroup_limits().map_or(u64::MAX, |c| c.free_memory).min(system.available_memory());
+    (free > 0).then_some(free)
+}
+
 /// Threads that computations use.
 pub(crate) fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -1,5 +1,7 @@
 //! `rhumb train`.
 
+mod sft;
+
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
@@ -216,8 +218,10 @@ fn default_memory() -> f64 {
 }
 
 /// Trains.
-pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure> {
-    Err(super::not_connected("train", "models and the fine-tuner", command))
+pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
+    match command {
+        Command::Sft(args) => sft::run(args, global),
+    }
 }
 
 #[cfg(test)]
@@ -242,7 +246,9 @@ mod tests {
 
     #[test]
     fn adapters_and_full_training_exclude_each_other() {
-        assert!(Line::try_parse_from(["sft", "--model", "m", "--data", "d", "--lora", "8", "--full"]).is_err());
+        assert!(
+            Line::try_parse_from(["sft", "--model", "m", "--data", "d", "--lora", "8", "--full"]).is_err()
+        );
         assert!(Line::try_parse_from(["sft", "--model", "m", "--data", "d", "--lora-alpha", "8"]).is_err());
     }
 }
