@@ -1,3 +1,4 @@
 //! What the quick start trains on.
 
 pub mod corpus;
+pub mod study;

@@ -309,7 +309,12 @@ fn the_vjp_of_every_operation_equals_central_differences() {
             let h = 1e-5;
             let slope = (b.moved(&v, h).0 - b.moved(&v, -h).0) / (2.0 * h);
             let err = (slope - dot(&g, &v)).abs() / slope.abs().max(1e-3);
-            assert!(err < 1e-7, "{}: slope {slope}, gradient {} (relative {err:.1e})", case.name, dot(&g, &v));
+            assert!(
+                err < 1e-7,
+                "{}: slope {slope}, gradient {} (relative {err:.1e})",
+                case.name,
+                dot(&g, &v)
+            );
         }
     }
 }

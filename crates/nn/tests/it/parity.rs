@@ -104,7 +104,8 @@ impl Fixture {
             let l2 = own.iter().map(|g| g * g).sum::<f64>().sqrt();
             let sum: f64 = own.iter().sum();
             worst = worst.max((l2 - want["l2"].as_f64().unwrap()).abs() / l2.max(scale));
-            worst = worst.max((sum - want["sum"].as_f64().unwrap()).abs() / l2.max(scale) / (own.len() as f64).sqrt());
+            worst = worst
+                .max((sum - want["sum"].as_f64().unwrap()).abs() / l2.max(scale) / (own.len() as f64).sqrt());
         }
         worst
     }
