@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::Path;
 
+use rhumb_core::EvalError;
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::template::{ChatTemplate, TemplateError};
 use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
@@ -38,12 +39,7 @@ impl LanguageModel {
             load(&decoder, &tensors).map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))?;
         drop(tensors);
         let (tokenizer, template) = text_side(path, &files)?;
-        let eos = eos_ids(
-            &tokenizer,
-            files.tokenizer_config.as_ref(),
-            files.generation_config.as_ref(),
-            Some(&files.config),
-        );
+        let eos = eos(&tokenizer, &files);
         Ok(LanguageModel { files, decoder, params, tokenizer, template, eos })
     }
 
@@ -96,6 +92,12 @@ pub(crate) fn text_side(
     Ok((tokenizer, template))
 }
 
+/// Tokens that end an answer.
+pub(crate) fn eos(tokenizer: &Tokenizer, files: &ModelFiles) -> Vec<u32> {
+    let generation = files.generation_config.as_ref();
+    eos_ids(tokenizer, files.tokenizer_config.as_ref(), generation, Some(&files.config))
+}
+
 /// Weights under the names of their files.
 pub(crate) fn tensor_map(decoder: &Decoder, params: &[f32]) -> TensorMap {
     store(decoder, params).into_iter().map(|(name, shape, data)| (name, TensorData { shape, data })).collect()
@@ -109,6 +111,12 @@ pub(crate) fn from_io(e: IoError) -> Failure {
         _ => false,
     };
     Failure::new(if absent { Code::Missing } else { Code::Usage }, e)
+}
+
+/// A failed evaluation.
+pub(crate) fn from_eval(e: EvalError) -> Failure {
+    let code = if matches!(e, EvalError::NonFinite { .. }) { Code::Numerical } else { Code::Usage };
+    Failure::new(code, e)
 }
 
 fn shown(path: &Path) -> String {

@@ -1,11 +1,16 @@
 //! `rhumb data`.
 
+use std::fs::File;
+use std::io::{BufReader, IsTerminal};
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use rhumb_lm::data::{ChatFormat, DataError, Piece, Rows, Tokenizing, preview};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
+use crate::lm::{eos, open_files, text_side};
 use crate::output::{Global, Output};
 
 /// Commands on training data.
@@ -30,5 +35,102 @@ pub(crate) enum Command {
 
 /// Shows data as the trainer sees it.
 pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure> {
-    Err(super::not_connected("data preview", "tokenizers and chat templates", command))
+    let Command::Preview { model, data, n, skip } = command;
+    let files = open_files(model)?;
+    let (tokenizer, template) = text_side(model, &files)?;
+    let eos = eos(&tokenizer, &files);
+    let name = data.display().to_string();
+    let file = File::open(data).map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
+        Failure::new(code, anyhow::anyhow!("cannot open {name}: {e}; check the path"))
+    })?;
+    let tokenizing = Tokenizing {
+        encoder: &tokenizer,
+        format: template.as_ref().map(|t| t as &dyn ChatFormat),
+        eos: eos.first().copied(),
+        max_len: usize::MAX,
+    };
+    let fail = |e: DataError| Failure::new(Code::Usage, e);
+    let paint = Paint::here();
+    let (mut text, mut json, mut rows) = (String::new(), Vec::new(), 0);
+    for row in Rows::new(BufReader::new(file), name.clone()) {
+        let row = row.map_err(fail)?;
+        rows += 1;
+        if rows <= *skip {
+            continue;
+        }
+        if json.len() == *n {
+            break;
+        }
+        let example = tokenizing.example(&row, &name).map_err(fail)?;
+        let decode = |ids: &[u32]| tokenizer.decode(ids, false).map_err(|e| e.to_string());
+        let pieces = preview(&example, decode).map_err(fail)?;
+        let (tokens, trained) = (example.ids.len(), example.targets());
+        let warning = if trained == 0 { " (this conversation trains nothing)" } else { "" };
+        text += &format!("line {}: {trained} of {tokens} tokens trained{warning}\n", example.line);
+        for p in &pieces {
+            text += &paint.piece(p);
+        }
+        text += if text.ends_with('\n') { "\n" } else { "\n\n" };
+        json.push(json!({ "line": example.line, "tokens": tokens, "trained": trained, "pieces": pieces }));
+    }
+    if json.is_empty() && *n > 0 {
+        let what = format!("{name} has {rows} conversations, none of them after the first {skip}");
+        return Err(Failure::usage(format!("{what}: choose a smaller --skip or another file")));
+    }
+    text += paint.legend();
+    Ok(Output::new(text, Value::Array(json)))
+}
+
+/// How trained text is told from the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Paint {
+    /// Green on a terminal.
+    Colour,
+    /// Double brackets where there is no colour.
+    Brackets,
+}
+
+impl Paint {
+    fn here() -> Self {
+        // By the convention of no-color.org an empty value counts as unset.
+        let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        if std::io::stdout().is_terminal() && !refused { Paint::Colour } else { Paint::Brackets }
+    }
+
+    fn piece(self, p: &Piece) -> String {
+        // A control character from a data file must not steer the terminal.
+        let plain: String = p
+            .text
+            .chars()
+            .map(|c| if c.is_control() && c != '\n' && c != '\t' { '\u{fffd}' } else { c })
+            .collect();
+        match (self, p.trained) {
+            (Paint::Colour, true) => format!("\x1b[1;32m{plain}\x1b[0m"),
+            (Paint::Colour, false) => format!("\x1b[2m{plain}\x1b[0m"),
+            (Paint::Brackets, true) => format!("[[{plain}]]"),
+            (Paint::Brackets, false) => plain,
+        }
+    }
+
+    fn legend(self) -> &'static str {
+        match self {
+            Paint::Colour => "\x1b[1;32mgreen\x1b[0m is trained\n",
+            Paint::Brackets => "[[ ]] is trained\n",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trained_text_is_marked_and_control_characters_are_defused() {
+        let piece = |text: &str, trained| Piece { text: text.into(), trained, tokens: 1 };
+        assert_eq!(Paint::Brackets.piece(&piece("a\n", true)), "[[a\n]]");
+        assert_eq!(Paint::Brackets.piece(&piece("a\x1b[2Jb", false)), "a\u{fffd}[2Jb");
+        assert_eq!(Paint::Colour.piece(&piece("a", true)), "\x1b[1;32ma\x1b[0m");
+        assert_eq!(Paint::Colour.piece(&piece("a", false)), "\x1b[2ma\x1b[0m");
+    }
 }

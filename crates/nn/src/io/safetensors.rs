@@ -7,10 +7,10 @@
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use serde::Deserialize;
 
 use super::gguf::{GgmlType, dequantize};
@@ -32,39 +32,62 @@ pub fn read(path: &Path) -> Result<TensorMap, IoError> {
     Ok(out)
 }
 
+/// The tensors of a folder and the types that its files store them in (`F32`, `F16`, `BF16` ...), without their
+/// values.
+///
+/// # Errors
+/// As [`read_dir`].
+pub fn stored_types(dir: &Path) -> Result<IndexMap<String, String>, IoError> {
+    let mut out = IndexMap::new();
+    for (path, _) in files(dir)? {
+        let (_, metadata, _) = open(&path)?;
+        for name in metadata.offset_keys() {
+            if let Some(info) = metadata.info(&name) {
+                out.insert(name, info.dtype.to_string());
+            }
+        }
+    }
+    Ok(out)
+}
+
 /// All tensors of a folder: `model.safetensors`, or the shards that `model.safetensors.index.json` lists.
 ///
 /// # Errors
 /// As [`read`], and [`IoError::Tensor`] when a tensor of the index is missing in its shard.
 pub fn read_dir(dir: &Path) -> Result<TensorMap, IoError> {
-    let index = dir.join("model.safetensors.index.json");
-    let single = dir.join("model.safetensors");
-    if single.exists() || !index.exists() {
-        return read(&single);
-    }
-    let text = fs::read(&index).map_err(|e| IoError::io("read", &index, e))?;
-    let listed: Index =
-        serde_json::from_slice(&text).map_err(|source| IoError::Json { path: index.clone(), source })?;
-    let mut shards: IndexMap<&str, Vec<&str>> = IndexMap::new();
-    for (tensor, file) in &listed.weight_map {
-        // The index comes from elsewhere; it may only name files beside it.
-        if file.contains(['/', '\\']) || file == ".." {
-            let what =
-                format!("lies in {file}, which is outside the folder; restore the index from its source");
-            return Err(IoError::tensor(&index, tensor, what));
-        }
-        shards.entry(file).or_default().push(tensor);
-    }
     let mut out = TensorMap::new();
-    for (file, tensors) in shards {
-        let path = dir.join(file);
-        read_into(&path, &mut out, |name| listed.weight_map.get(name).is_some_and(|f| f == file))?;
-        if let Some(missing) = tensors.iter().find(|t| !out.contains_key(**t)) {
+    for (path, tensors) in files(dir)? {
+        let Some(tensors) = tensors else { return read(&path) };
+        read_into(&path, &mut out, |name| tensors.contains(name))?;
+        if let Some(missing) = tensors.iter().find(|t| !out.contains_key(*t)) {
             let what = "listed in the index but not in this shard; download the shard again";
             return Err(IoError::tensor(&path, missing, what));
         }
     }
     Ok(out)
+}
+
+/// The files of a folder, each with the tensors that the index expects in it.
+fn files(dir: &Path) -> Result<Vec<(PathBuf, Option<IndexSet<String>>)>, IoError> {
+    let index = dir.join("model.safetensors.index.json");
+    let single = dir.join("model.safetensors");
+    if single.exists() || !index.exists() {
+        return Ok(vec![(single, None)]);
+    }
+    let text = fs::read(&index).map_err(|e| IoError::io("read", &index, e))?;
+    let listed: Index =
+        serde_json::from_slice(&text).map_err(|source| IoError::Json { path: index.clone(), source })?;
+    let mut shards: IndexMap<String, IndexSet<String>> = IndexMap::new();
+    for (tensor, file) in listed.weight_map {
+        // The index comes from elsewhere; it may only name files beside it.
+        if file.contains(['/', '\\']) || file == ".." {
+            let what =
+                format!("lies in {file}, which is outside the folder; restore the index from its source");
+            return Err(IoError::tensor(&index, &tensor, what));
+        }
+        shards.entry(file).or_default().insert(tensor);
+    }
+    Ok(shards.into_iter().map(|(file, tensors)| (dir.join(file), Some(tensors))).collect())
 }
 
 /// Writes one F32 file, atomically, with the header entry `format = pt` that other loaders look for.
@@ -108,7 +131,8 @@ struct Index {
     weight_map: IndexMap<String, String>,
 }
 
-fn read_into(path: &Path, out: &mut TensorMap, wanted: impl Fn(&str) -> bool) -> Result<(), IoError> {
+/// An open file, its checked header, and where the data start.
+fn open(path: &Path) -> Result<(File, Metadata, u64), IoError> {
     let io = |e| IoError::io("read", path, e);
     let mut file = File::open(path).map_err(|e| IoError::io("open", path, e))?;
     let size = file.metadata().map_err(io)?.len();
@@ -146,6 +170,12 @@ fn read_into(path: &Path, out: &mut TensorMap, wanted: impl Fn(&str) -> bool) ->
         let what = format!("the header covers {promised} of {} bytes of data", size - start);
         return Err(IoError::malformed(path, start, what));
     }
+    Ok((file, metadata, start))
+}
+
+fn read_into(path: &Path, out: &mut TensorMap, wanted: impl Fn(&str) -> bool) -> Result<(), IoError> {
+    let io = |e| IoError::io("read", path, e);
+    let (mut file, metadata, start) = open(path)?;
     for name in metadata.offset_keys().into_iter().filter(|n| wanted(n)) {
         let Some(info) = metadata.info(&name) else { continue };
         let dtype = match info.dtype {
