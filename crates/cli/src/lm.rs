@@ -103,6 +103,19 @@ pub(crate) fn tensor_map(decoder: &Decoder, params: &[f32]) -> TensorMap {
     store(decoder, params).into_iter().map(|(name, shape, data)| (name, TensorData { shape, data })).collect()
 }
 
+/// Bytes of activations in f32 of a training step on `tokens` tokens, estimated.
+///
+/// Per token and layer the values that the backward pass reads (two norms, packed query, key and value, heads,
+/// residuals, both feed-forward inputs and their product), or one residual when they are computed again
+/// (`recompute`); plus the adjoints of one layer.
+pub(crate) fn activation_bytes(decoder: &Decoder, tokens: usize, recompute: bool) -> u64 {
+    let c = decoder.config();
+    let layer = 4 * c.width + c.qkv_width() + c.heads * c.head_dim + 3 * c.ffn;
+    let layers = if recompute { c.layers * c.width + layer } else { c.layers * layer };
+    let sweep = 3 * c.ffn + 3 * c.width;
+    4 * (tokens * (layers + sweep)) as u64
+}
+
 /// What is absent has its own exit code.
 pub(crate) fn from_io(e: IoError) -> Failure {
     let absent = match &e {

@@ -1,12 +1,22 @@
 //! `rhumb model`.
 
-use std::path::PathBuf;
+mod info;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rhumb_nn::io::TensorMap;
+use rhumb_nn::io::gguf::GgmlType;
+use rhumb_nn::io::hub::{self, HubError, HubOptions, PullProgress};
 use serde::Serialize;
+use serde_json::json;
 
-use crate::exit::Failure;
+use crate::exit::{Code, Failure};
+use crate::lm::{from_io, open_files};
 use crate::output::{Global, Output};
+use crate::table::{bytes, number};
 
 /// Commands on models.
 #[derive(Debug, Subcommand, Serialize)]
@@ -24,10 +34,10 @@ pub(crate) enum Command {
         /// Folder or GGUF file of the model.
         model: PathBuf,
         /// Tokens of a batch row, for the memory estimate.
-        #[arg(long, default_value_t = 256)]
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
         tokens: u32,
         /// Rows of a batch, for the memory estimate.
-        #[arg(long, default_value_t = 1)]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
         batch: u32,
     },
     /// Write a model for other programs.
@@ -81,6 +91,165 @@ pub(crate) enum Dtype {
 }
 
 /// Imports, inspects, exports or downloads.
-pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure> {
-    Err(super::not_connected("model", "model files", command))
+pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
+    match command {
+        Command::Import { from, out } => import(from, out),
+        Command::Info { model, tokens, batch } => info::run(model, *tokens, *batch),
+        Command::Export { model, format, dtype, out } => export(model, *format, *dtype, out),
+        Command::Pull { name, out } => pull(name, out.as_deref(), global),
+    }
+}
+
+fn import(from: &Path, out: &Path) -> Result<Output, Failure> {
+    if let (Ok(a), Ok(b)) = (from.canonicalize(), out.canonicalize())
+        && a == b
+    {
+        return Err(Failure::usage("--out is the model itself: choose another folder"));
+    }
+    let files = open_files(from)?;
+    files.save(out).map_err(from_io)?;
+    let parameters = files.parameters();
+    let (tensors, tokenizer) = (files.tensors.len(), files.tokenizer.is_some());
+    let chat = files.tokenizer_config.as_ref().is_some_and(|c| c.get("chat_template").is_some());
+    let word = |there: bool| if there { "yes" } else { "no" };
+    let text = format!(
+        "{}: {tensors} tensors, {parameters} parameters as F32; tokenizer {}, chat template {}\n",
+        out.display(),
+        word(tokenizer),
+        word(chat)
+    );
+    let json = json!({
+        "out": out, "tensors": tensors, "parameters": parameters, "tokenizer": tokenizer, "chat_template": chat,
+    });
+    Ok(Output::new(text, json))
+}
+
+fn export(model: &Path, format: Format, dtype: Dtype, out: &Path) -> Result<Output, Failure> {
+    let stored = match (format, dtype) {
+        (_, Dtype::F32) => GgmlType::F32,
+        (Format::Gguf, Dtype::F16) => GgmlType::F16,
+        (Format::Gguf, Dtype::Q8_0) => GgmlType::Q8_0,
+        (Format::Gguf, Dtype::Bf16) => {
+            return Err(Failure::usage(
+                "GGUF is written as f32, f16 or q8_0: choose one of them for --dtype",
+            ));
+        }
+        (Format::Hf, _) => {
+            return Err(Failure::usage("hf folders are written as f32: use --dtype f32, or --format gguf"));
+        }
+    };
+    let files = open_files(model)?;
+    match format {
+        Format::Hf => files.save(out),
+        Format::Gguf => files.to_gguf(out, stored),
+    }
+    .map_err(from_io)?;
+    // What other programs will read is read again, so that a loss is known before it is shipped.
+    let difference = Difference::of(&files.tensors, &open_files(out)?.tensors);
+    let size = match format {
+        Format::Hf => 4 * files.parameters() as u64,
+        Format::Gguf => std::fs::metadata(out).map_or(0, |m| m.len()),
+    };
+    let text = format!("{}: {}\nread again: {difference}\n", out.display(), bytes(size));
+    let json = json!({ "out": out, "bytes": size, "difference": difference });
+    Ok(Output::new(text, json))
+}
+
+/// How far the weights of a file are from those it was made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+struct Difference {
+    /// Tensors that the file has or should have.
+    tensors: usize,
+    /// Those that are missing, of another shape or of other bits.
+    changed: usize,
+    /// Largest absolute difference of two weights.
+    max_abs: f64,
+    /// Root of the summed squares of the differences over that of the weights.
+    relative: f64,
+}
+
+impl Difference {
+    fn of(before: &TensorMap, after: &TensorMap) -> Self {
+        let mut d = Difference { tensors: before.len(), ..Difference::default() };
+        let (mut squares, mut total) = (0.0, 0.0);
+        for (name, a) in before {
+            let Some(b) = after.get(name).filter(|b| b.shape == a.shape) else {
+                d.changed += 1;
+                continue;
+            };
+            let same = a.data.iter().zip(&b.data).all(|(x, y)| x.to_bits() == y.to_bits());
+            d.changed += usize::from(!same);
+            for (x, y) in a.data.iter().zip(&b.data) {
+                let (x, y) = (f64::from(*x), f64::from(*y));
+                d.max_abs = d.max_abs.max((x - y).abs());
+                squares += (x - y).powi(2);
+                total += x * x;
+            }
+        }
+        d.relative = if total > 0.0 { (squares / total).sqrt() } else { 0.0 };
+        d
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.changed == 0 {
+            return write!(f, "all {} tensors equal bit for bit", self.tensors);
+        }
+        let (max, relative) = (number(self.max_abs), number(self.relative));
+        let Difference { changed, tensors, .. } = self;
+        write!(
+            f,
+            "{changed} of {tensors} tensors rounded, largest difference {max}, relative (L2) {relative}"
+        )
+    }
+}
+
+fn pull(name: &str, out: Option<&Path>, global: Global) -> Result<Output, Failure> {
+    let bar = ProgressBar::with_draw_target(
+        None,
+        if global.shows_progress() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() },
+    );
+    // The template is a constant; a default style is better than no download.
+    let style =
+        ProgressStyle::with_template("{prefix} {bar:24} {bytes}/{total_bytes} {bytes_per_sec} eta {eta}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let mut show = |p: &PullProgress<'_>| {
+        bar.set_prefix(p.file.to_owned());
+        bar.set_length(p.total);
+        bar.set_position(p.done);
+    };
+    let pulled = hub::pull(name, &HubOptions::default(), &mut show).map_err(|e| {
+        let code = if matches!(e, HubError::Name { .. }) { Code::Usage } else { Code::Missing };
+        Failure::new(code, e)
+    })?;
+    bar.finish_and_clear();
+    let place = match out {
+        None => pulled,
+        Some(dir) => copy_into(&pulled, dir)?,
+    };
+    Ok(Output::new(format!("{}\n", place.display()), json!({ "name": name, "path": place })))
+}
+
+/// Copies a file, or the files of a folder, into a folder; returns what [`open_files`] takes.
+fn copy_into(from: &Path, dir: &Path) -> Result<PathBuf, Failure> {
+    let fail = |e: std::io::Error| {
+        Failure::usage(format!("cannot copy the model to {}: {e}; choose another folder", dir.display()))
+    };
+    std::fs::create_dir_all(dir).map_err(fail)?;
+    let copy = |file: &Path| -> Result<PathBuf, Failure> {
+        let to = dir.join(file.file_name().unwrap_or_default());
+        std::fs::copy(file, &to).map_err(fail)?;
+        Ok(to)
+    };
+    if from.is_file() {
+        return copy(from);
+    }
+    for entry in std::fs::read_dir(from).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.is_file() {
+            copy(&path)?;
+        }
+    }
+    Ok(dir.to_owned())
 }
