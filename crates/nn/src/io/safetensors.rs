@@ -67,8 +67,11 @@ pub fn read_dir(dir: &Path) -> Result<TensorMap, IoError> {
     Ok(out)
 }
 
+/// A file, and which of its tensors count: all, or those that the index places there.
+type Shard = (PathBuf, Option<IndexSet<String>>);
+
 /// The files of a folder, each with the tensors that the index expects in it.
-fn files(dir: &Path) -> Result<Vec<(PathBuf, Option<IndexSet<String>>)>, IoError> {
+fn files(dir: &Path) -> Result<Vec<Shard>, IoError> {
     let index = dir.join("model.safetensors.index.json");
     let single = dir.join("model.safetensors");
     if single.exists() || !index.exists() {
