@@ -38,9 +38,8 @@ impl Table {
     /// Aligned columns, two spaces apart.
     pub(crate) fn render(&self) -> String {
         let all = || std::iter::once(&self.header).chain(&self.rows);
-        let width: Vec<usize> = (0..self.header.len())
-            .map(|j| all().map(|r| r[j].chars().count()).max().unwrap_or(0))
-            .collect();
+        let width: Vec<usize> =
+            (0..self.header.len()).map(|j| all().map(|r| r[j].chars().count()).max().unwrap_or(0)).collect();
         let mut out = String::new();
         for row in all() {
             let mut line = String::new();

@@ -53,7 +53,14 @@ pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
         };
         let range = interval.map(|i| format!("{} to {}", number(i.low), number(i.high))).unwrap_or_default();
         let range = if x.len() < 2 { "–".to_owned() } else { range };
-        table.row([name, &number(mean(&x)), &number(mean(&y)), &number(mean(&y) - mean(&x)), &range, verdict]);
+        table.row([
+            name,
+            &number(mean(&x)),
+            &number(mean(&y)),
+            &number(mean(&y) - mean(&x)),
+            &range,
+            verdict,
+        ]);
         list.push(json!({
             "metric": name, "first": x, "second": y, "difference": interval, "verdict": verdict,
         }));

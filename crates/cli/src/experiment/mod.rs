@@ -16,7 +16,13 @@ use crate::session::Context;
 /// Named numbers that an experiment measured with one seed. Claims refer to them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Metrics(BTreeMap<String, f64>);
+pub(crate) struct Metrics(#[serde(deserialize_with = "read")] BTreeMap<String, f64>);
+
+/// JSON has no NaN and no infinity: they are written as null, and null reads as NaN.
+fn read<'de, D: serde::Deserializer<'de>>(from: D) -> Result<BTreeMap<String, f64>, D::Error> {
+    let stored = BTreeMap::<String, Option<f64>>::deserialize(from)?;
+    Ok(stored.into_iter().map(|(k, v)| (k, v.unwrap_or(f64::NAN))).collect())
+}
 
 impl Metrics {
     /// Adds one, in the form `arm/quantity` where there are arms.

@@ -144,7 +144,9 @@ impl Source {
         seeds.sort_unstable();
         seeds.dedup();
         if seeds.len() != recipe.budget.seeds.len() {
-            return Err(wrong(place.describe("budget.seeds", "a seed is given twice; a second run adds nothing")));
+            return Err(wrong(
+                place.describe("budget.seeds", "a seed is given twice; a second run adds nothing"),
+            ));
         }
         Ok(recipe)
     }

@@ -29,11 +29,39 @@ const SERIES: [(&str, &str); 6] = [
 
 /// One curve, or one bar of every group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "P: Point"))]
 pub(crate) struct Series<P> {
     /// Name in the legend.
     pub(crate) name: String,
     /// Points, or heights.
+    #[serde(deserialize_with = "read_points")]
     pub(crate) data: Vec<P>,
+}
+
+/// JSON has no NaN and no infinity: they are written as null, and null reads as NaN.
+pub(crate) trait Point: Sized {
+    /// The form in a file.
+    type Stored: serde::de::DeserializeOwned;
+    /// From that form.
+    fn from_stored(stored: Self::Stored) -> Self;
+}
+
+impl Point for f64 {
+    type Stored = Option<f64>;
+    fn from_stored(stored: Option<f64>) -> f64 {
+        stored.unwrap_or(f64::NAN)
+    }
+}
+
+impl Point for (f64, f64) {
+    type Stored = (Option<f64>, Option<f64>);
+    fn from_stored((x, y): Self::Stored) -> Self {
+        (f64::from_stored(x), f64::from_stored(y))
+    }
+}
+
+fn read_points<'de, P: Point, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<P>, D::Error> {
+    Ok(Vec::<P::Stored>::deserialize(from)?.into_iter().map(P::from_stored).collect())
 }
 
 impl<P> Series<P> {
@@ -211,7 +239,10 @@ fn draw(title: &str, names: &[&str], body: impl FnOnce(&Area<'_>) -> Drawn<'stat
         body(&area).map_err(|e| e.to_string()).and_then(|()| area.present().map_err(|e| e.to_string()))
     };
     if let Err(e) = drawn {
-        return format!("<svg xmlns=\"http://www.w3.org/2000/svg\"><text y=\"20\">{}</text></svg>", escape(&e));
+        return format!(
+            "<svg xmlns=\"http://www.w3.org/2000/svg\"><text y=\"20\">{}</text></svg>",
+            escape(&e)
+        );
     }
     finish(&svg, title, names)
 }

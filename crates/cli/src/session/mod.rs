@@ -145,7 +145,8 @@ pub(crate) fn execute(plan: &Plan<'_>, global: Global) -> Result<RunResult, Fail
         }
     }
     let mut total = empty_outcome();
-    let seeds = all_seeds(plan, &manifest, folder.as_ref(), &mut writer, global, stop, &mut result, &mut total);
+    let seeds =
+        all_seeds(plan, &manifest, folder.as_ref(), &mut writer, global, stop, &mut result, &mut total);
     if let Err(e) = &seeds {
         let interrupted = e.code == Code::Interrupted;
         total.reason = if interrupted { StopReason::Interrupted } else { StopReason::Failed };

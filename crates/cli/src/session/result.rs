@@ -114,7 +114,10 @@ impl RunResult {
     /// Reads the file of a run folder.
     pub(crate) fn load(dir: &Path) -> Result<RunResult, Failure> {
         if !dir.is_dir() {
-            return Err(Failure::missing(format!("{} is no folder: give the folder of a run", dir.display())));
+            return Err(Failure::missing(format!(
+                "{} is no folder: give the folder of a run",
+                dir.display()
+            )));
         }
         let path = dir.join(Self::FILE);
         if !path.exists() {

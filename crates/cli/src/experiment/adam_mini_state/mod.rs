@@ -105,7 +105,8 @@ impl Experiment for StateSettings {
         let worst = rows.iter().map(|(_, r)| r.saving()).fold(f64::INFINITY, f64::min);
         metrics.put("saving/worst", worst);
         // A formula that the built optimizers contradict would make every other row worthless.
-        let formula = |r: &Row| r.mini == 4 * (r.parameters + r.blocks) as u64 && r.adamw == 8 * r.parameters as u64;
+        let formula =
+            |r: &Row| r.mini == 4 * (r.parameters + r.blocks) as u64 && r.adamw == 8 * r.parameters as u64;
         let wrong = rows.iter().filter(|(_, r)| !formula(r)).count();
         metrics.put("formula/mismatches", wrong as f64);
         ctx.show(Section::Table("State in f32".to_owned(), table));
@@ -114,8 +115,14 @@ impl Experiment for StateSettings {
             y: "bytes".to_owned(),
             groups: rows.iter().map(|(n, _)| n.clone()).collect(),
             series: vec![
-                Series::new("AdamW", rows.iter().map(|(_, r)| r.adamw as f64 / r.parameters as f64).collect()),
-                Series::new("Adam-mini", rows.iter().map(|(_, r)| r.mini as f64 / r.parameters as f64).collect()),
+                Series::new(
+                    "AdamW",
+                    rows.iter().map(|(_, r)| r.adamw as f64 / r.parameters as f64).collect(),
+                ),
+                Series::new(
+                    "Adam-mini",
+                    rows.iter().map(|(_, r)| r.mini as f64 / r.parameters as f64).collect(),
+                ),
             ],
         }));
         Ok(metrics)
