@@ -120,7 +120,7 @@ pub(crate) fn activation_bytes(decoder: &Decoder, tokens: usize, recompute: bool
 pub(crate) fn from_io(e: IoError) -> Failure {
     let absent = match &e {
         IoError::Missing { .. } => true,
-        IoError::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        IoError::Io { action: "open" | "read", source, .. } => source.kind() == ErrorKind::NotFound,
         _ => false,
     };
     Failure::new(if absent { Code::Missing } else { Code::Usage }, e)

@@ -53,14 +53,11 @@ pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure>
     let fail = |e: DataError| Failure::new(Code::Usage, e);
     let paint = Paint::here();
     let (mut text, mut json, mut rows) = (String::new(), Vec::new(), 0);
-    for row in Rows::new(BufReader::new(file), name.clone()) {
+    for row in Rows::new(BufReader::new(file), name.clone()).take(skip.saturating_add(*n)) {
         let row = row.map_err(fail)?;
         rows += 1;
         if rows <= *skip {
             continue;
-        }
-        if json.len() == *n {
-            break;
         }
         let example = tokenizing.example(&row, &name).map_err(fail)?;
         let decode = |ids: &[u32]| tokenizer.decode(ids, false).map_err(|e| e.to_string());

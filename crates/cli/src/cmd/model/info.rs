@@ -33,7 +33,8 @@ struct Group {
 #[derive(Debug, Serialize)]
 struct Need {
     optimizer: String,
-    #[serde(flatten)]
+    /// Bytes of its state.
+    optimizer_bytes: u64,
     memory: MemoryReport,
     /// The best and the first weights, which a run keeps beside the current ones.
     copies: u64,
@@ -195,7 +196,13 @@ fn needs(
                 scratch: SCRATCH,
             };
             let copies = 4 * if m.is_adapted() { base + trained } else { 2 * trained };
-            Ok(Need { optimizer, total: memory.total() + copies, memory, copies })
+            Ok(Need {
+                optimizer,
+                optimizer_bytes: state as u64,
+                total: memory.total() + copies,
+                memory,
+                copies,
+            })
         })
         .collect()
 }
