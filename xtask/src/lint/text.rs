@@ -16,7 +16,7 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 const UNSAFE: [&str; 2] = ["crates/linalg/src/", "crates/nn/src/kernel"];
 
 /// Where libraries may touch files.
-const FILES: [&str; 2] = ["crates/nn/src/io", "crates/core/src/checkpoint"];
+const FILES: [&str; 3] = ["crates/nn/src/io", "crates/core/src/checkpoint", "crates/core/src/runfolder"];
 
 /// Checks the given files (relative to the root).
 pub(crate) fn check(root: &Path, files: &[PathBuf]) -> Report {
@@ -128,7 +128,7 @@ fn rust(name: &str, text: &str, report: &mut Report) {
         let touches = ["fs::", "File::"].iter().any(|w| contains_path(line, w));
         if touches && !FILES.iter().any(|p| name.starts_with(p)) {
             report.errors.push(format!(
-                "{at}: files are opened in rhumb_nn::io, rhumb_core::checkpoint and the binary only"
+                "{at}: files are opened in rhumb_nn::io, rhumb_core::{checkpoint, runfolder} and the binary only"
             ));
         }
         if ["env::var", "env::args"].iter().any(|w| contains_path(line, w)) {

@@ -56,6 +56,18 @@ pub struct Best {
     pub params: Vec<f32>,
 }
 
+/// What remains of a fine-tuning when gradients, optimizer and activations are freed.
+pub struct Trained {
+    /// The model.
+    pub model: Decoder,
+    /// The trained parameters after the last step.
+    pub params: Vec<f32>,
+    /// The best evaluation.
+    pub best: Option<Best>,
+    /// The base parameters of an adapted model.
+    pub frozen: Arc<Vec<f32>>,
+}
+
 impl Sft {
     /// A fine-tuning of `model` from `params`; `frozen` holds the base of an adapted model.
     ///
@@ -115,6 +127,12 @@ impl Sft {
     /// The best evaluation, when there is held-out data.
     pub fn best(&self) -> Option<&Best> {
         self.best.as_ref()
+    }
+
+    /// Ends the fine-tuning and frees everything but the weights.
+    pub fn finish(self) -> Trained {
+        let Sft { objective, params, best, .. } = self;
+        Trained { model: objective.model().clone(), frozen: Arc::clone(objective.frozen()), params, best }
     }
 
     /// The model.

@@ -13,7 +13,7 @@ use rhumb_core::{
 };
 use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizing, split};
 use rhumb_lm::gem::{RowStats, Summary, paired_change};
-use rhumb_lm::sft::{Scores, Sft, SftConfig, SftError};
+use rhumb_lm::sft::{Scores, Sft, SftConfig, SftError, Trained};
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, LoraConfig, init};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
@@ -48,12 +48,12 @@ struct Data {
 pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let s = &args.settings;
     let stop = interrupt::install()?;
-    let model = LanguageModel::open(&s.model)?;
+    let mut model = LanguageModel::open(&s.model)?;
     let data = read(s, &model)?;
     for note in &data.notes {
         global.note(note);
     }
-    let (decoder, params, frozen) = prepare(s, &model)?;
+    let (decoder, params, frozen) = prepare(s, &mut model)?;
     let config = config(s, &data.train)?;
     let estimate = estimate(&decoder, &config, s.lora.is_some());
     refuse_if_too_large(s, &estimate)?;
@@ -158,10 +158,15 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
     Ok(prepared)
 }
 
-/// The definition that is trained, its trained parameters and its frozen ones.
-fn prepare(s: &SftSettings, model: &LanguageModel) -> Result<(Decoder, Vec<f32>, Arc<Vec<f32>>), Failure> {
+/// The definition that is trained, its trained parameters and its frozen ones. The weights move out of
+/// `model`: a second copy would be most of the memory.
+fn prepare(
+    s: &SftSettings,
+    model: &mut LanguageModel,
+) -> Result<(Decoder, Vec<f32>, Arc<Vec<f32>>), Failure> {
+    let weights = std::mem::take(&mut model.params);
     let Some(rank) = s.lora else {
-        return Ok((model.decoder.clone(), model.params.clone(), Arc::new(Vec::new())));
+        return Ok((model.decoder.clone(), weights, Arc::new(Vec::new())));
     };
     let lora = LoraConfig {
         rank: rank as usize,
@@ -172,7 +177,7 @@ fn prepare(s: &SftSettings, model: &LanguageModel) -> Result<(Decoder, Vec<f32>,
     let layers = config.layers;
     let decoder = Decoder::with_lora(config, &lora).map_err(|e| Failure::new(Code::Usage, e))?;
     let params = init(decoder.layout(), layers, 0.0, s.seed);
-    Ok((decoder, params, Arc::new(model.params.clone())))
+    Ok((decoder, params, Arc::new(weights)))
 }
 
 fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Failure> {
@@ -240,8 +245,8 @@ fn estimate(decoder: &Decoder, config: &SftConfig, adapted: bool) -> MemoryRepor
     let layers =
         if config.recompute { c.layers as u64 * c.width as u64 + layer } else { c.layers as u64 * layer };
     let sweep = 3 * c.ffn as u64 + 3 * c.width as u64;
-    // The weights before training stay for the comparison and for saving, the best ones beside the current.
-    let copies = if adapted { 2 * base + 2 * trained } else { 3 * trained };
+    // The best weights stand beside the current ones.
+    let copies = if adapted { base + 2 * trained } else { 2 * trained };
     MemoryReport {
         parameters: 4 * copies,
         gradients: if config.update_in_backward { 0 } else { 4 * trained },
@@ -312,16 +317,17 @@ fn drive(
 }
 
 /// Writes the last weights, and the best ones where they are not the last.
-fn save(sft: &Sft, model: &LanguageModel, out: &Path) -> Result<Vec<PathBuf>, Failure> {
-    let whole = |params: &[f32]| {
-        if sft.model().is_adapted() { sft.model().merge(&model.params, params) } else { params.to_vec() }
+fn save(trained: Trained, model: &LanguageModel, out: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let whole = |params: Vec<f32>| {
+        if trained.model.is_adapted() { trained.model.merge(&trained.frozen, &params) } else { params }
     };
+    let best = trained.best.filter(|b| b.params != trained.params);
     let last = out.join("model");
-    model.save(&whole(sft.params()), &last)?;
+    model.save(&whole(trained.params), &last)?;
     let mut saved = vec![last];
-    if let Some(best) = sft.best().filter(|b| b.params != sft.params()) {
+    if let Some(best) = best {
         let dir = out.join("best");
-        model.save(&whole(&best.params), &dir)?;
+        model.save(&whole(best.params), &dir)?;
         saved.push(dir);
     }
     Ok(saved)
