@@ -21,7 +21,6 @@ use std::path::PathBuf;
 
 use rhumb_core::Verdict;
 
-use crate::exit::Failure;
 use crate::session::RunResult;
 use crate::table::Table;
 
@@ -64,11 +63,4 @@ pub(crate) fn claim_table(rows: &[(String, String, Verdict, Option<String>)]) ->
         table.row(row);
     }
     table
-}
-
-/// The failure of a command whose engine is not part of this build.
-pub(crate) fn not_connected<A: serde::Serialize>(command: &str, missing: &str, args: &A) -> Failure {
-    // The settings are told so that a script sees what was understood.
-    let args = serde_json::to_string(args).unwrap_or_default();
-    Failure::missing(format!("{command}: this build lacks {missing}; understood: {args}"))
 }

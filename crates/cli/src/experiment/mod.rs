@@ -3,6 +3,7 @@
 //! An experiment is a settings struct that implements [`Experiment`], and one line in the table at the end of
 //! this file. The settings are a part of the recipe, of its JSON Schema and of the manifest.
 
+mod adam_mini_quadratic;
 mod adam_mini_state;
 
 use std::collections::BTreeMap;
@@ -73,4 +74,6 @@ macro_rules! experiments {
 experiments! {
     /// Bytes of optimizer state, Adam-mini beside AdamW.
     "adam-mini-state" => AdamMiniState(adam_mini_state::StateSettings),
+    /// Adam-mini beside AdamW on a quadratic with dense Hessian blocks of different scale.
+    "adam-mini-quadratic" => AdamMiniQuadratic(adam_mini_quadratic::QuadraticSettings),
 }
