@@ -56,7 +56,7 @@ fn drive(sft: &mut Sft, steps: u64, plan: Option<&CheckpointPlan>, resume: bool)
         name: "test".into(),
         config: serde_json::Value::Null,
         seeds: vec![1],
-        versions: Default::default(),
+        versions: std::collections::BTreeMap::default(),
         machine: rhumb_core::Machine::here(1),
         started_unix_s: None,
     };

@@ -8,7 +8,7 @@ use super::decoder::{BatchShape, Decoder, Plan};
 use crate::loss::{LossKind, TokenScore, score_rows};
 use crate::op::{Data, IGNORE, LossReport};
 use crate::ops::RopeTable;
-use crate::tape::{Request, Tape};
+use crate::tape::{Request, SpanStep, Tape};
 
 /// Tokens of one evaluation, owned.
 ///
@@ -178,7 +178,7 @@ impl<T: Real> DecoderObjective<T> {
         &mut self,
         at: &mut [T],
         batch: &TokenBatch,
-        step: &mut dyn FnMut(std::ops::Range<usize>, &mut [T], &mut [T]),
+        step: &mut SpanStep<'_, T>,
     ) -> Result<LossReport, EvalError> {
         self.with(batch, |t, r| t.gradient_streaming(at, r, step))
     }

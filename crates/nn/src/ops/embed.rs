@@ -18,12 +18,6 @@ pub struct Embed {
     pub positions: bool,
 }
 
-impl Embed {
-    fn table<'a, T: Real>(&self, cx: &Cx<'a, T>, p: Option<&'a [T]>) -> Option<(&'a [T], &'a [u32])> {
-        p.map(|p| (p, cx.data.positions))
-    }
-}
-
 impl<T: Real> Op<T> for Embed {
     fn name(&self) -> &'static str {
         "embedding"
@@ -53,7 +47,7 @@ impl<T: Real> Op<T> for Embed {
     fn forward_tangent(&self, cx: &Cx<'_, T>, _: Ctx<'_, T>, tx: Tans<'_, T>, ty: &mut [T], _: &mut [T]) {
         let p = if self.positions { tx[1] } else { None };
         match tx[0] {
-            Some(w) => kernel::gather(ty, self.width, w, cx.data.ids, self.table(cx, p), false),
+            Some(w) => kernel::gather(ty, self.width, w, cx.data.ids, p.map(|p| (p, cx.data.positions)), false),
             None => {
                 ty.fill(T::ZERO);
                 if let Some(p) = p {

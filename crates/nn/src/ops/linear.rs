@@ -38,7 +38,7 @@ impl Linear {
     }
 
     /// `dx (+)= dy w`.
-    fn to_input<T: Real>(&self, dx: &mut Adj<'_, T>, dy: &[T], w: &[T]) {
+    fn add_input_grad<T: Real>(&self, dx: &mut Adj<'_, T>, dy: &[T], w: &[T]) {
         let (m, n, k) = (self.rows, self.inp, self.out);
         let init = if dx.add { Init::Keep } else { Init::Zero };
         gemm(true, (m, n, k), T::ONE, dx.buf, n, Mat::rows(dy, k), Mat::rows(w, n), init);
@@ -46,14 +46,14 @@ impl Linear {
     }
 
     /// `dw (+)= dy^T x`.
-    fn to_weight<T: Real>(&self, dw: &mut Adj<'_, T>, dy: &[T], x: &[T]) {
+    fn add_weight_grad<T: Real>(&self, dw: &mut Adj<'_, T>, dy: &[T], x: &[T]) {
         let (m, n, k) = (self.out, self.inp, self.rows);
         let init = if dw.add { Init::Keep } else { Init::Zero };
         gemm(true, (m, n, k), T::ONE, dw.buf, n, Mat::cols(dy, m), Mat::rows(x, n), init);
         dw.add = true;
     }
 
-    fn to_bias<T: Real>(&self, cx: &Cx<'_, T>, db: &mut Adj<'_, T>, dy: &[T]) {
+    fn add_bias_grad<T: Real>(&self, cx: &Cx<'_, T>, db: &mut Adj<'_, T>, dy: &[T]) {
         let mut part = cx.scratch.get(kernel::parts_len(self.rows, self.out));
         kernel::column_sums(dy, self.out, &mut part, db.buf, db.add);
     }
@@ -87,15 +87,15 @@ impl<T: Real> Op<T> for Linear {
 
     fn backward(&self, cx: &Cx<'_, T>, at: Ctx<'_, T>, dy: &[T], dx: &mut [Option<Adj<'_, T>>]) {
         if let Some(d) = &mut dx[1] {
-            self.to_weight(d, dy, at.x[0]);
+            self.add_weight_grad(d, dy, at.x[0]);
         }
         if self.bias
             && let Some(d) = &mut dx[2]
         {
-            self.to_bias(cx, d, dy);
+            self.add_bias_grad(cx, d, dy);
         }
         if let Some(d) = &mut dx[0] {
-            self.to_input(d, dy, at.x[1]);
+            self.add_input_grad(d, dy, at.x[1]);
         }
     }
 
@@ -144,20 +144,20 @@ impl<T: Real> Op<T> for Linear {
         tdx: &mut [Option<Adj<'_, T>>],
     ) {
         if let Some(d) = &mut tdx[1] {
-            self.to_weight(d, t.tdy, at.x[0]);
+            self.add_weight_grad(d, t.tdy, at.x[0]);
             if let Some(tx) = t.tx[0] {
-                self.to_weight(d, t.dy, tx);
+                self.add_weight_grad(d, t.dy, tx);
             }
         }
         if self.bias
             && let Some(d) = &mut tdx[2]
         {
-            self.to_bias(cx, d, t.tdy);
+            self.add_bias_grad(cx, d, t.tdy);
         }
         if let Some(d) = &mut tdx[0] {
-            self.to_input(d, t.tdy, at.x[1]);
+            self.add_input_grad(d, t.tdy, at.x[1]);
             if let Some(tw) = t.tx[1] {
-                self.to_input(d, t.dy, tw);
+                self.add_input_grad(d, t.dy, tw);
             }
         }
     }

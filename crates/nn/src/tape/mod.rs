@@ -12,4 +12,4 @@ mod sweep;
 pub use exec::Tape;
 pub use graph::{Graph, Span, Src, Var};
 pub use pool::{Lent, Pool};
-pub use sweep::Request;
+pub use sweep::{Request, SpanStep};

@@ -20,6 +20,9 @@ pub struct Request<'a, T> {
     pub dropout: Option<u64>,
 }
 
+/// What receives a span of parameters with its complete gradient: position, parameters, gradient.
+pub type SpanStep<'a, T> = dyn FnMut(Range<usize>, &mut [T], &mut [T]) + 'a;
+
 /// Trainable parameters during a sweep: fixed, or updated as soon as their gradient is complete.
 trait Params<T> {
     fn get(&self) -> &[T];
@@ -37,12 +40,12 @@ impl<T> Params<T> for Fixed<'_, T> {
     const STREAMS: bool = false;
 }
 
-struct Live<'a, T> {
+struct Live<'a, 'b, T> {
     params: &'a mut [T],
-    step: &'a mut dyn FnMut(Range<usize>, &mut [T], &mut [T]),
+    step: &'a mut SpanStep<'b, T>,
 }
 
-impl<T> Params<T> for Live<'_, T> {
+impl<T> Params<T> for Live<'_, '_, T> {
     fn get(&self) -> &[T] {
         self.params
     }
@@ -87,7 +90,7 @@ impl<T: Real> Tape<T> {
         &mut self,
         params: &mut [T],
         req: Request<'_, T>,
-        step: &mut dyn FnMut(Range<usize>, &mut [T], &mut [T]),
+        step: &mut SpanStep<'_, T>,
     ) -> Result<LossReport, EvalError> {
         self.sweep(&mut Live { params, step }, req, None, None, &mut [])
     }

@@ -92,6 +92,7 @@ fn head(g: &mut Graph<f64>, s: &mut Shapes, kind: LossKind, chunk: usize) {
     g.finish(LmHead::with_chunk(N, 5, 7, kind, chunk), &[h.into(), w]);
 }
 
+#[expect(clippy::too_many_lines, reason = "one table, one row per operation")]
 fn cases() -> Vec<Case<f64>> {
     fn case(name: &'static str, params: usize, build: fn(&mut Graph<f64>, &mut Shapes)) -> Case<f64> {
         Case { name, params, build }

@@ -81,7 +81,8 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         ));
     }
     let after = evaluate(&sft)?;
-    let saved = save(&sft, &model, &out)?;
+    let state = sft.state_bytes();
+    let saved = save(sft.finish(), &model, &out)?;
     let result = Finished {
         s,
         out: &out,
@@ -90,7 +91,7 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         before,
         after,
         saved,
-        state: sft.state_bytes(),
+        state,
     };
     let html = result.report(&folder)?.html();
     folder.write("report.html", html.as_bytes())?;
