@@ -135,3 +135,51 @@ pub(crate) fn from_eval(e: EvalError) -> Failure {
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use rhumb_nn::loss::LossKind;
+    use rhumb_nn::model::{DecoderObjective, TokenBatch, init};
+    use serde_json::json;
+
+    use super::*;
+
+    fn tiny() -> Decoder {
+        let config = json!({
+            "model_type": "llama", "vocab_size": 300, "hidden_size": 96, "intermediate_size": 256,
+            "num_hidden_layers": 8, "num_attention_heads": 3, "num_key_value_heads": 1, "tie_word_embeddings": true,
+        });
+        Decoder::new(DecoderConfig::from_json(&config).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn the_estimate_of_activations_is_near_what_a_step_holds() {
+        for recompute in [false, true] {
+            let decoder = tiny();
+            let params: Vec<f32> = init(decoder.layout(), 8, 0.02, 1);
+            let mut grad = vec![0.0; params.len()];
+            let batch = TokenBatch::causal(2, 128, (0..256).map(|i| i % 300).collect());
+            let estimate = activation_bytes(&decoder, 256, recompute) as f64;
+            let frozen = Arc::new(Vec::new());
+            let mut objective = DecoderObjective::new(decoder, LossKind::Ce, recompute, frozen).unwrap();
+            objective.gradient(&params, &batch, &mut grad, false).unwrap();
+            let ratio = estimate / objective.bytes().0 as f64;
+            assert!((0.8..1.6).contains(&ratio), "recompute {recompute}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_absent_counts_as_missing() {
+        let io =
+            |action, kind: ErrorKind| IoError::Io { action, path: PathBuf::from("x"), source: kind.into() };
+        assert_eq!(from_io(io("open", ErrorKind::NotFound)).code, Code::Missing);
+        assert_eq!(from_io(io("create", ErrorKind::NotFound)).code, Code::Usage);
+        assert_eq!(from_io(io("open", ErrorKind::PermissionDenied)).code, Code::Usage);
+        let text = from_io(io("open", ErrorKind::NotFound)).to_string();
+        assert_eq!(text.matches("entity not found").count(), 1, "{text}");
+    }
+}
