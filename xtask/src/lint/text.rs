@@ -128,7 +128,7 @@ fn rust(name: &str, text: &str, report: &mut Report) {
         let touches = ["fs::", "File::"].iter().any(|w| contains_path(line, w));
         if touches && !FILES.iter().any(|p| name.starts_with(p)) {
             report.errors.push(format!(
-                "{at}: files are opened in rhumb_nn::io, rhumb_core::{checkpoint, runfolder} and the binary only"
+                "{at}: files are opened in rhumb_nn::io, rhumb_core's checkpoint and runfolder, and the binary only"
             ));
         }
         if ["env::var", "env::args"].iter().any(|w| contains_path(line, w)) {

@@ -144,7 +144,7 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         )?);
         show(live, &mut text, "\n")?;
     }
-    let decode = (start.elapsed() - prefill).as_secs_f64();
+    let decode = start.elapsed().saturating_sub(prefill).as_secs_f64();
     let new: usize = completions.iter().map(|c| c.tokens).sum();
     if live {
         global.note(&format!(

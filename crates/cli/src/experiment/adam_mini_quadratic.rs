@@ -110,7 +110,7 @@ impl Algorithm for Descent {
     }
 
     fn memory(&self) -> MemoryReport {
-        let bytes = |v: &[f64]| (v.len() * size_of::<f64>()) as u64;
+        let bytes = |v: &[f64]| size_of_val(v) as u64;
         MemoryReport {
             parameters: bytes(&self.x),
             gradients: bytes(&self.grad),

@@ -260,13 +260,9 @@ fn earlier(
 fn with_resume_hint(e: Failure, plan: &Plan<'_>) -> Failure {
     match (&plan.out, e.code) {
         (Some(dir), Code::Interrupted) => {
-            let budget = plan.size.key();
-            let hint = format!(
-                "go on with: rhumb run {} --budget {budget} --out {} --resume",
-                plan.name,
-                dir.display()
-            );
-            e.context(hint)
+            let (name, budget, dir) = (plan.name, plan.size.key(), dir.display());
+            let text = format!("{e}; go on with: rhumb run {name} --budget {budget} --out {dir} --resume");
+            Failure::new(Code::Interrupted, anyhow::Error::msg(text))
         }
         _ => e,
     }

@@ -1,5 +1,5 @@
 //! The commands on models as a user runs them: arguments in, text, JSON and exit codes out.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; a skipped one must be seen")]
 
 mod commands;
 mod fixture;

@@ -421,7 +421,10 @@ pub(crate) struct Around<'a, T> {
 }
 
 /// The tangent of [`backward`].
-#[expect(clippy::too_many_lines, reason = "one sweep over one tile; its sixteen buffers would be its arguments")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one sweep over one tile; its sixteen buffers would be its arguments"
+)]
 pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqkv: &mut [T], add: bool) {
     let s = at.shape;
     let (hd, len, w) = (s.head_dim, s.len, s.width());

@@ -47,7 +47,9 @@ impl<T: Real> Op<T> for Embed {
     fn forward_tangent(&self, cx: &Cx<'_, T>, _: Ctx<'_, T>, tx: Tans<'_, T>, ty: &mut [T], _: &mut [T]) {
         let p = if self.positions { tx[1] } else { None };
         match tx[0] {
-            Some(w) => kernel::gather(ty, self.width, w, cx.data.ids, p.map(|p| (p, cx.data.positions)), false),
+            Some(w) => {
+                kernel::gather(ty, self.width, w, cx.data.ids, p.map(|p| (p, cx.data.positions)), false)
+            }
             None => {
                 ty.fill(T::ZERO);
                 if let Some(p) = p {

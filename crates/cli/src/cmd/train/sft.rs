@@ -37,6 +37,9 @@ impl From<SftError> for Failure {
     }
 }
 
+/// A definition to train, its trained parameters and its frozen ones.
+type Start = (Decoder, Vec<f32>, Arc<Vec<f32>>);
+
 /// What the data became.
 struct Data {
     train: Vec<Example>,
@@ -83,16 +86,7 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let after = evaluate(&sft)?;
     let state = sft.state_bytes();
     let saved = save(sft.finish(), &model, &out)?;
-    let result = Finished {
-        s,
-        out: &out,
-        config: &config,
-        outcome: &outcome,
-        before,
-        after,
-        saved,
-        state,
-    };
+    let result = Finished { s, out: &out, config: &config, outcome: &outcome, before, after, saved, state };
     let html = result.report(&folder)?.html();
     folder.write("report.html", html.as_bytes())?;
     Ok(Output::new(result.text(), result.json()))
@@ -161,10 +155,7 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
 
 /// The definition that is trained, its trained parameters and its frozen ones. The weights move out of
 /// `model`: a second copy would be most of the memory.
-fn prepare(
-    s: &SftSettings,
-    model: &mut LanguageModel,
-) -> Result<(Decoder, Vec<f32>, Arc<Vec<f32>>), Failure> {
+fn prepare(s: &SftSettings, model: &mut LanguageModel) -> Result<Start, Failure> {
     let weights = std::mem::take(&mut model.params);
     let Some(rank) = s.lora else {
         return Ok((model.decoder.clone(), weights, Arc::new(Vec::new())));
@@ -346,19 +337,21 @@ struct Finished<'a> {
     state: usize,
 }
 
+/// A quantity by name, of one token and of a summary.
+type Pick = (&'static str, fn(&RowStats) -> f64, fn(&Summary) -> f64);
+
 /// A held-out quantity: name, value before and after, and the paired change.
 struct Change {
     name: &'static str,
     before: f64,
     after: f64,
-    change: Option<Interval>,
+    paired: Option<Interval>,
 }
 
 impl Finished<'_> {
     fn changes(&self) -> Vec<Change> {
         let (Some(b), Some(a)) = (&self.before, &self.after) else { return Vec::new() };
         let (Some(mb), Some(ma)) = (b.summary(), a.summary()) else { return Vec::new() };
-        type Pick = (&'static str, fn(&RowStats) -> f64, fn(&Summary) -> f64);
         let mut quantities: Vec<Pick> =
             vec![("cross-entropy", |r| r.ce, |s| s.ce), ("entropy", |r| r.entropy, |s| s.entropy)];
         if self.config.loss != LossKind::Ce {
@@ -370,7 +363,7 @@ impl Finished<'_> {
                 name,
                 before: mean(&mb),
                 after: mean(&ma),
-                change: paired_change(&b.documents, &a.documents, row, 0),
+                paired: paired_change(&b.documents, &a.documents, row, 0),
             })
             .collect()
     }
@@ -378,7 +371,7 @@ impl Finished<'_> {
     fn table(&self) -> Table {
         let mut t = Table::new(["held out", "before", "after", "change per conversation (95 %)"]);
         for c in self.changes() {
-            let interval = c.change.map_or_else(String::new, |i| {
+            let interval = c.paired.map_or_else(String::new, |i| {
                 format!("{} [{}, {}]", number(i.mean), number(i.low), number(i.high))
             });
             t.row([c.name.to_owned(), number(c.before), number(c.after), interval]);
@@ -407,7 +400,7 @@ impl Finished<'_> {
         let Some(c) = self.changes().into_iter().next() else {
             return "No held-out conversations, so nothing is said about what was learnt.".into();
         };
-        match c.change {
+        match c.paired {
             Some(i) if i.high < 0.0 => format!("{} fell on held-out conversations.", c.name),
             Some(i) if i.low > 0.0 => {
                 format!("{} rose on held-out conversations: fewer steps or a smaller --lr.", c.name)
@@ -435,7 +428,7 @@ impl Finished<'_> {
             .into_iter()
             .map(|c| {
                 json!({ "name": c.name, "before": c.before, "after": c.after,
-                        "change": c.change.map(|i| json!({ "mean": i.mean, "low": i.low, "high": i.high })) })
+                        "change": c.paired.map(|i| json!({ "mean": i.mean, "low": i.low, "high": i.high })) })
             })
             .collect();
         json!({
