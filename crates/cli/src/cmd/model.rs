@@ -80,10 +80,8 @@ pub(crate) enum Format {
 pub(crate) enum Dtype {
     /// 32 bits; re-imported bit for bit.
     F32,
-    /// 16 bits, IEEE.
+    /// 16 bits, IEEE; GGUF only.
     F16,
-    /// 16 bits, brain float; safetensors only.
-    Bf16,
     /// 8 bits with a scale per 32 weights; GGUF only.
     #[value(name = "q8_0")]
     #[serde(rename = "q8_0")]
@@ -129,11 +127,6 @@ fn export(model: &Path, format: Format, dtype: Dtype, out: &Path) -> Result<Outp
         (_, Dtype::F32) => GgmlType::F32,
         (Format::Gguf, Dtype::F16) => GgmlType::F16,
         (Format::Gguf, Dtype::Q8_0) => GgmlType::Q8_0,
-        (Format::Gguf, Dtype::Bf16) => {
-            return Err(Failure::usage(
-                "GGUF is written as f32, f16 or q8_0: choose one of them for --dtype",
-            ));
-        }
         (Format::Hf, _) => {
             return Err(Failure::usage("hf folders are written as f32: use --dtype f32, or --format gguf"));
         }

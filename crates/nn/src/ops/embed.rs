@@ -48,7 +48,7 @@ impl<T: Real> Op<T> for Embed {
         let p = if self.positions { tx[1] } else { None };
         match tx[0] {
             Some(w) => {
-                kernel::gather(ty, self.width, w, cx.data.ids, p.map(|p| (p, cx.data.positions)), false)
+                kernel::gather(ty, self.width, w, cx.data.ids, p.map(|p| (p, cx.data.positions)), false);
             }
             None => {
                 ty.fill(T::ZERO);
