@@ -107,7 +107,7 @@ pub fn gemm<T: Real>(
     gemm_on(T::kernels().first().copied(), parallel, Product { size, alpha, a, b, ldc }, c, init);
 }
 
-/// The kernel that [`gemm`] uses on this CPU, for reports.
+/// The kernel that [`gemm()`] uses on this CPU, for reports.
 pub fn kernel_name() -> &'static str {
     f32::kernels().first().map_or("portable (gemm crate)", |kernel| kernel.name)
 }
