@@ -39,7 +39,7 @@ impl Default for QuadraticSettings {
         QuadraticSettings {
             block: 30,
             eigenvalues: vec![vec![1.0, 2.0, 3.0], vec![99.0, 100.0, 101.0], vec![4998.0, 4999.0, 5000.0]],
-            lrs: vec![0.003, 0.01, 0.03, 0.1, 0.3, 1.0],
+            lrs: vec![0.0003, 0.001, 0.002, 0.003, 0.005, 0.01, 0.03, 0.1],
             beta1: 0.9,
             beta2: 0.95,
             record_every: 20,

@@ -112,7 +112,7 @@ impl LinePlot {
         let names: Vec<&str> = self.series.iter().map(|s| s.name.as_str()).collect();
         draw(&self.title, &names, |area| {
             let mut chart = builder(area).build_cartesian_2d(xs.0..xs.1, ys.0..ys.1)?;
-            let axis = |log: bool| move |v: &f64| number(short(if log { 10f64.powf(*v) } else { *v }));
+            let axis = |log: bool| move |v: &f64| tick(if log { 10f64.powf(*v) } else { *v });
             chart
                 .configure_mesh()
                 .x_labels(8)
@@ -175,7 +175,7 @@ impl BarPlot {
                 .x_labels(n + 1)
                 .y_labels(6)
                 .x_label_formatter(&group)
-                .y_label_formatter(&|v| number(short(*v)))
+                .y_label_formatter(&|v| tick(*v))
                 .y_desc(&self.y)
                 .label_style(("sans-serif", 13).into_font().color(&FG))
                 .axis_desc_style(("sans-serif", 13).into_font().color(&FG))
@@ -201,8 +201,14 @@ fn colour(i: usize) -> RGBColor {
 }
 
 /// Axis labels need fewer digits than tables.
-fn short(v: f64) -> f64 {
-    format!("{v:.3e}").parse().unwrap_or(v)
+fn tick(v: f64) -> String {
+    let text = format!("{v:.2e}");
+    let Some((mantissa, exponent)) = text.split_once('e') else { return text };
+    let short = mantissa.trim_end_matches('0').trim_end_matches('.');
+    match exponent.parse::<i32>() {
+        Ok(-3..6) | Err(_) => number(text.parse().unwrap_or(v)),
+        Ok(_) => format!("{short}e{exponent}"),
+    }
 }
 
 /// The range of finite values with a margin; something to draw also for none or one.
@@ -226,7 +232,7 @@ type Drawn<'a> = Result<(), DrawingAreaErrorKind<<SVGBackend<'a> as DrawingBacke
 
 fn builder<'a, 'b>(area: &'a Area<'b>) -> ChartBuilder<'a, 'b, SVGBackend<'b>> {
     let mut b = ChartBuilder::on(area);
-    b.margin_top(58).margin_right(18).margin_bottom(8).margin_left(8);
+    b.margin_top(72).margin_right(18).margin_bottom(8).margin_left(8);
     b.x_label_area_size(44).y_label_area_size(72);
     b
 }
@@ -267,15 +273,21 @@ fn finish(svg: &str, title: &str, names: &[&str]) -> String {
         escape(title)
     );
     let mut x = 14.0;
+    let mut y = 35.0;
     for (i, name) in names.iter().enumerate() {
         let c = i % SERIES.len();
+        let width = 42.0 + 7.2 * name.chars().count() as f64;
+        if x + width > f64::from(WIDTH) && x > 14.0 {
+            (x, y) = (14.0, y + 17.0);
+        }
         head.push_str(&format!(
-            "<rect x=\"{x}\" y=\"35\" width=\"14\" height=\"4\" rx=\"2\" fill=\"var(--s{c})\"/>\n\
-             <text x=\"{}\" y=\"42\" font-size=\"13\" fill=\"var(--fg)\">{}</text>\n",
+            "<rect x=\"{x}\" y=\"{y}\" width=\"14\" height=\"4\" rx=\"2\" fill=\"var(--s{c})\"/>\n\
+             <text x=\"{}\" y=\"{}\" font-size=\"13\" fill=\"var(--fg)\">{}</text>\n",
             x + 20.0,
+            y + 7.0,
             escape(name)
         ));
-        x += 42.0 + 7.2 * name.chars().count() as f64;
+        x += width;
     }
     let open = out.find('>').filter(|_| out.starts_with("<svg")).map_or(0, |i| i + 1);
     let end = out.rfind("</svg>").unwrap_or(out.len());

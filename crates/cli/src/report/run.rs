@@ -18,14 +18,15 @@ pub(crate) fn of_run(folder: &RunFolder, result: &RunResult) -> Result<Report, F
     let outcome = folder.outcome()?;
     let mut report = Report::new(format!("{}: {}", result.recipe, result.title));
     verdicts(&mut report, result);
-    if let Some(metrics) = metric_table(result) {
-        report.table("Measured; with several seeds, mean and every seed", metrics);
-    }
-    // One seed's plots stand for all; the tables above have every seed.
+    // One seed's plots stand for all; the table of metrics has every seed.
     for section in result.seeds.first().into_iter().flat_map(|s| &s.sections) {
         report.push(section.clone());
     }
     curves(&mut report, folder)?;
+    if let Some(metrics) = metric_table(result) {
+        report.heading("Every metric");
+        report.table("", metrics);
+    }
     report.heading("How it was run");
     let mut facts = Table::new(["", "value"]);
     facts.row(["budget", result.size.as_str()]);
@@ -76,30 +77,46 @@ fn verdicts(report: &mut Report, result: &RunResult) {
     }
 }
 
+/// With more seeds than this, their range says more than a wide table.
+const SEED_COLUMNS: usize = 4;
+
 fn metric_table(result: &RunResult) -> Option<Table> {
     let first = result.seeds.first()?;
-    let several = result.seeds.len() > 1;
-    let mut header = vec!["metric".to_owned()];
-    header.push(if several { "mean" } else { "value" }.to_owned());
-    if several {
-        header.extend(result.seeds.iter().map(|s| format!("seed {}", s.seed)));
+    let n = result.seeds.len();
+    let mut header = vec!["metric".to_owned(), if n > 1 { "mean" } else { "value" }.to_owned()];
+    match n {
+        1 => {}
+        2..=SEED_COLUMNS => header.extend(result.seeds.iter().map(|s| format!("seed {}", s.seed))),
+        _ => header.extend(["smallest".to_owned(), "largest".to_owned()]),
     }
     let mut table = Table::new(header);
     for (name, value) in first.metrics.iter() {
         let mut row = vec![name.to_owned(), number(result.mean(name).unwrap_or(value))];
-        if several {
-            let cell = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), number);
-            row.extend(result.seeds.iter().map(|s| cell(s.metrics.get(name))));
+        let values: Vec<f64> = result.seeds.iter().filter_map(|s| s.metrics.get(name)).collect();
+        match n {
+            1 => {}
+            2..=SEED_COLUMNS => {
+                let cell = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), number);
+                row.extend(result.seeds.iter().map(|s| cell(s.metrics.get(name))));
+            }
+            _ => row.extend([
+                number(values.iter().copied().fold(f64::INFINITY, f64::min)),
+                number(values.iter().copied().fold(f64::NEG_INFINITY, f64::max)),
+            ]),
         }
         table.row(row);
     }
     (!table.rows.is_empty()).then_some(table)
 }
 
-/// One plot per recorded quantity, one curve per arm and seed.
+/// A reader cannot tell more curves apart.
+const CURVES: usize = 6;
+
+/// One plot per recorded quantity, one curve per arm of the first seed.
 fn curves(report: &mut Report, folder: &RunFolder) -> Result<(), Failure> {
     let mut plots: Vec<LinePlot> = Vec::new();
-    for (name, dir) in arms(folder.path()) {
+    let first = first_seed(folder.path());
+    for (name, dir) in arms_of(&first) {
         let records = RunFolder::open(dir).records()?;
         for key in keys(&records) {
             let data: Vec<(f64, f64)> =
@@ -119,9 +136,19 @@ fn curves(report: &mut Report, folder: &RunFolder) -> Result<(), Failure> {
     if !plots.is_empty() {
         report.heading("Curves");
     }
-    for mut plot in plots {
-        plot.log_y = spans_decades(&plot);
-        report.push(Section::Lines(plot));
+    for plot in plots {
+        let log_y = spans_decades(&plot);
+        let parts = plot.series.len().div_ceil(CURVES);
+        for (i, series) in plot.series.chunks(CURVES).enumerate() {
+            let part = if parts > 1 { format!(" ({} of {parts})", i + 1) } else { String::new() };
+            report.push(Section::Lines(LinePlot {
+                title: format!("{}{part}", plot.title),
+                x: plot.x.clone(),
+                log_y,
+                series: series.to_vec(),
+                ..LinePlot::default()
+            }));
+        }
     }
     Ok(())
 }
@@ -144,11 +171,22 @@ fn keys(records: &[Record]) -> Vec<String> {
     out
 }
 
+fn seeds(root: &Path) -> Vec<PathBuf> {
+    folders(root).into_iter().filter(|d| name(d).starts_with("seed-")).collect()
+}
+
+fn first_seed(root: &Path) -> Vec<PathBuf> {
+    seeds(root).into_iter().take(1).collect()
+}
+
 /// Name and folder of every arm: `seed-N/ARM`; the seed is named when there are several.
 pub(crate) fn arms(root: &Path) -> Vec<(String, PathBuf)> {
-    let seeds: Vec<PathBuf> = folders(root).into_iter().filter(|d| name(d).starts_with("seed-")).collect();
+    arms_of(&seeds(root))
+}
+
+fn arms_of(seeds: &[PathBuf]) -> Vec<(String, PathBuf)> {
     let mut out = Vec::new();
-    for seed in &seeds {
+    for seed in seeds {
         for arm in folders(seed).into_iter().filter(|d| d.join("records.jsonl").is_file()) {
             let label = name(&arm);
             let label =

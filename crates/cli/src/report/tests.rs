@@ -83,3 +83,14 @@ fn sections_survive_a_round_trip_through_json() {
     let text = serde_json::to_string(&sections).unwrap_or_default();
     assert_eq!(serde_json::from_str::<Vec<Section>>(&text).ok().map(|s| s.len()), Some(sections.len()));
 }
+
+#[test]
+fn ticks_are_short() {
+    let svg = LinePlot {
+        log_y: true,
+        series: vec![Series::new("a", vec![(0.0, 1e-8), (1.0, 1e4)])],
+        ..LinePlot::default()
+    }
+    .svg();
+    assert!(svg.contains("1e-6") && !svg.contains("1.000e"), "{svg}");
+}

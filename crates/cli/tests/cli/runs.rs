@@ -79,7 +79,7 @@ fn a_value_that_is_not_finite_ends_with_three_and_names_arm_and_step() {
 }
 
 fn diverging(dir: &Path) -> String {
-    recipe(dir, DENSE, |t| t.replace("beta1 = 0.9", "beta1 = 0.0").replace("[\n    0.003", "[\n    1e200"))
+    recipe(dir, DENSE, |t| t.replace("beta1 = 0.9", "beta1 = 0.0").replace("[\n    0.0003", "[\n    1e200"))
 }
 
 /// Ctrl-C writes a checkpoint and ends with 130; the resumed run ends with the bits of an undisturbed one.
