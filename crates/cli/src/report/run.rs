@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rhumb_core::{Record, RunFolder, Verdict};
+use rhumb_core::{Record, RunFolder, StopReason, Verdict};
 
 use super::{LinePlot, Report, Section, Series, Tone};
 use crate::exit::Failure;
@@ -31,7 +31,11 @@ pub(crate) fn of_run(folder: &RunFolder, result: &RunResult) -> Result<Report, F
     let mut facts = Table::new(["", "value"]);
     facts.row(["budget", result.size.as_str()]);
     facts.row(["seeds", &manifest.seeds.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")]);
-    facts.row(["stopped", outcome.reason.advice()]);
+    let ended = match outcome.reason {
+        StopReason::Converged => "every seed ran to its end",
+        other => other.advice(),
+    };
+    facts.row(["stopped", ended]);
     facts.row(["time", &seconds(outcome.wall_s)]);
     facts.row(["steps", &outcome.steps.to_string()]);
     if outcome.peak_bytes.total() > 0 {

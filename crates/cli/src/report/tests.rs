@@ -92,5 +92,5 @@ fn ticks_are_short() {
         ..LinePlot::default()
     }
     .svg();
-    assert!(svg.contains("1e-6") && !svg.contains("1.000e"), "{svg}");
+    assert!(svg.contains("1e-5") && !svg.contains("1.000e"), "{svg}");
 }
