@@ -21,7 +21,7 @@ use serde_json::json;
 
 use super::{Loss, OptimizerName, ScheduleName, Sft as Args, SftSettings};
 use crate::exit::{Code, Failure};
-use crate::lm::LanguageModel;
+use crate::lm::{LanguageModel, activation_bytes};
 use crate::output::{Global, Output};
 use crate::progress::Progress;
 use crate::report::{LinePlot, Report, Section, Series, Tone};
@@ -223,28 +223,17 @@ fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Failure> {
     Ok(config)
 }
 
-/// Memory of a run before it starts, by category.
-///
-/// Activations: per token and layer the values that the backward pass reads (two norms, packed query, key and
-/// value, heads, residuals, both feed-forward inputs and their product), or one residual when they are computed
-/// again; plus one chunk of scores.
+/// Memory of a run before it starts, by category. Scratch is one chunk of scores and its hidden states.
 fn estimate(decoder: &Decoder, config: &SftConfig, adapted: bool) -> MemoryReport {
-    let c = decoder.config();
     let (trained, base) = (decoder.layout().len() as u64, decoder.base_layout().len() as u64);
-    let n = (config.batch * config.tokens) as u64;
-    let heads = (c.heads * c.head_dim) as u64;
-    let layer = 4 * c.width as u64 + c.qkv_width() as u64 + heads + 3 * c.ffn as u64;
-    let layers =
-        if config.recompute { c.layers as u64 * c.width as u64 + layer } else { c.layers as u64 * layer };
-    let sweep = 3 * c.ffn as u64 + 3 * c.width as u64;
     // The best weights stand beside the current ones.
     let copies = if adapted { base + 2 * trained } else { 2 * trained };
     MemoryReport {
         parameters: 4 * copies,
         gradients: if config.update_in_backward { 0 } else { 4 * trained },
         optimizer: config.optimizer.state_bytes(decoder.layout(), 4).map_or(0, |b| b as u64),
-        activations: 4 * n * (layers + sweep),
-        scratch: 64 << 20,
+        activations: activation_bytes(decoder, config.batch * config.tokens, config.recompute),
+        scratch: 128 << 20,
     }
 }
 
