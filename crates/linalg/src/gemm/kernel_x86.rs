@@ -54,6 +54,15 @@ macro_rules! kernels {
                         a = a.wrapping_add(t.a_stride);
                         b = b.wrapping_add(t.b_stride);
                     }
+                    // What follows indexes at run time, which would keep the sums in memory during the loop
+                    // above; a copy in constant places leaves them in registers.
+                    let mut sums = [[$zero(); $nv]; R];
+                    for i in 0..R {
+                        for j in 0..$nv {
+                            sums[i][j] = acc[i][j];
+                        }
+                    }
+                    let acc = std::hint::black_box(&sums);
                     let alpha = $set1(t.alpha);
                     if t.cols == NR {
                         for i in 0..R {
