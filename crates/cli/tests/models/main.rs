@@ -4,3 +4,4 @@
 mod commands;
 mod fixture;
 mod real;
+mod train;

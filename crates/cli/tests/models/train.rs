@@ -1,0 +1,64 @@
+//! `train sft` on a small random model: what it leaves behind, and what it refuses.
+
+use std::fs;
+use std::path::Path;
+
+use crate::fixture::{model, rhumb, save};
+
+/// Twelve short conversations; `broken` replaces line 7.
+fn data(dir: &Path, broken: Option<&str>) -> String {
+    let line = |i: usize| {
+        format!(
+            r#"{{"messages":[{{"role":"user","content":"q{i}"}},{{"role":"assistant","content":"a{i}"}}]}}"#
+        )
+    };
+    let lines: Vec<String> =
+        (1..=12).map(|i| broken.filter(|_| i == 7).map_or_else(|| line(i), str::to_owned)).collect();
+    let path = dir.join("chat.jsonl");
+    fs::write(&path, lines.join("\n")).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+fn train(dir: &Path, data: &str, more: &[&str]) -> crate::fixture::Ended {
+    let m = save(&model(), &dir.join("m"));
+    let out = dir.join("run").to_str().unwrap().to_owned();
+    let mut args = vec!["train", "sft", "--model", &m, "--data", data, "--out", &out, "--json"];
+    args.extend(["--tokens", "48", "--batch", "2", "--held-out", "4", "--steps", "3", "--lr", "1e-2"]);
+    args.extend(more);
+    rhumb(&args)
+}
+
+#[test]
+fn a_run_leaves_a_model_that_answers_and_a_report() {
+    for more in [&["--loss", "gem-linear"][..], &["--lora", "2"], &["--update-in-backward", "--clip", "0"]] {
+        let dir = tempfile::tempdir().unwrap();
+        let json = train(dir.path(), &data(dir.path(), None), more).json();
+        assert_eq!(json["steps"], 3, "{more:?}");
+        let held = &json["held_out"][0];
+        assert!(held["after"].as_f64().unwrap() < held["before"].as_f64().unwrap(), "{more:?}: {held}");
+        let saved = json["saved"][0].as_str().unwrap();
+        assert_eq!(rhumb(&["generate", saved, "--prompt", "q", "--greedy", "--max-new", "2"]).code, 0);
+        assert!(dir.path().join("run/report.html").is_file());
+        assert_eq!(fs::read_to_string(dir.path().join("run/records.jsonl")).unwrap().lines().count(), 3);
+    }
+}
+
+#[test]
+fn bad_input_is_refused_with_its_place_and_a_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    let broken = data(dir.path(), Some("{\"messages\": ["));
+    let refused = train(dir.path(), &broken, &[]);
+    assert_eq!(refused.code, 2, "{}", refused.err);
+    assert!(refused.err.contains("chat.jsonl") && refused.err.contains('7'), "{}", refused.err);
+    let good = data(dir.path(), None);
+    for (more, words) in [
+        (&["--memory-share", "0.000000001"][..], "--recompute"),
+        (&["--update-in-backward"], "the norm is known only when"),
+    ] {
+        let refused = train(dir.path(), &good, more);
+        assert_eq!(refused.code, 2, "{more:?}: {}", refused.err);
+        assert!(refused.err.contains(words), "{more:?}: {}", refused.err);
+        assert!(!dir.path().join("run/model").exists());
+    }
+    assert_eq!(train(dir.path(), "no/such.jsonl", &[]).code, 4);
+}
