@@ -14,6 +14,7 @@ pub mod safetensors;
 pub mod template;
 mod tensor;
 pub mod tokenizer;
+pub mod tokens;
 
 pub use error::IoError;
 pub use tensor::{TensorData, TensorMap};

@@ -135,7 +135,7 @@ struct Index {
 }
 
 /// An open file, its checked header, and where the data start.
-fn open(path: &Path) -> Result<(File, Metadata, u64), IoError> {
+pub(super) fn open(path: &Path) -> Result<(File, Metadata, u64), IoError> {
     let io = |e| IoError::io("read", path, e);
     let mut file = File::open(path).map_err(|e| IoError::io("open", path, e))?;
     let size = file.metadata().map_err(io)?.len();

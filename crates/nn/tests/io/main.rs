@@ -8,3 +8,4 @@ mod hub;
 mod model_dir;
 mod real;
 mod safetensors;
+mod tokens;
