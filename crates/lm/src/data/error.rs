@@ -25,6 +25,16 @@ pub enum DataError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A line that is no text.
+    #[error("{file}, line {line}: {reason}")]
+    Text {
+        /// File.
+        file: String,
+        /// Line, counted from one.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The template refused a conversation.
     #[error("{file}, line {line}: the chat template refused the first {messages} messages: {reason}")]
     Template {

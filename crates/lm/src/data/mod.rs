@@ -13,6 +13,7 @@ mod read;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod text;
 
 pub use batch::PackedBatch;
 pub use error::DataError;
@@ -21,6 +22,7 @@ pub use pack::{PackedRow, pack, unpacked};
 pub use preview::{Piece, preview};
 pub use read::{Conversation, Row, Rows};
 pub use stats::{Lengths, split};
+pub use text::{TextPiece, TextPieces, TextUnit};
 
 use rhumb_nn::io::template::ChatTemplate;
 pub use rhumb_nn::io::template::Message;
