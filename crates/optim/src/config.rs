@@ -3,7 +3,10 @@ use rhumb_linalg::Real;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamMini, AdamW, OptimError, Partition, Preset, Sgd};
+use crate::{
+    Adafactor, AdafactorConfig, AdamMini, AdamW, Lion, LionConfig, Muon, MuonConfig, OptimError, Partition,
+    Preset, Sgd, SlimAdam, SlimAdamConfig,
+};
 
 /// Which optimizer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +20,14 @@ pub enum Kind {
     AdamW,
     /// [`Sgd`]: 4 P bytes of state with momentum, none without.
     Sgd,
+    /// [`Lion`]: 4 P bytes of state.
+    Lion,
+    /// [`Adafactor`]: 4 (m + n) bytes of state per matrix.
+    Adafactor,
+    /// [`Muon`]: 4 bytes of state per scalar of a hidden matrix, 8 elsewhere.
+    Muon,
+    /// [`SlimAdam`]: 4 P bytes of state and 4 per second moment left.
+    SlimAdam,
 }
 
 /// Settings of an optimizer; the defaults are those of the papers and of PyTorch.
@@ -27,13 +38,13 @@ pub struct OptimizerConfig {
     pub kind: Kind,
     /// Peak learning rate.
     pub lr: f64,
-    /// Decay rate of the first moment (Adam-mini, AdamW).
+    /// Decay rate of the first moment (the Adam family and Muon's AdamW).
     pub beta1: f64,
-    /// Decay rate of the second moment (Adam-mini, AdamW).
+    /// Decay rate of the second moment (the Adam family and Muon's AdamW).
     pub beta2: f64,
-    /// Added to the root of the second moment (Adam-mini, AdamW).
+    /// Added to the root of the second moment (the Adam family and Muon's AdamW).
     pub eps: f64,
-    /// Decoupled weight decay (Adam-mini, AdamW), or the L2 term of the gradient (SGD).
+    /// Decoupled weight decay, or the L2 term of the gradient (SGD).
     pub weight_decay: f64,
     /// Whether norms and biases decay too, as in PyTorch without parameter groups.
     pub decay_everywhere: bool,
@@ -43,6 +54,18 @@ pub struct OptimizerConfig {
     pub nesterov: bool,
     /// How Adam-mini cuts the model into blocks; every kind takes from it which tensors decay.
     pub preset: Preset,
+    /// Settings of Lion alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lion: Option<LionConfig>,
+    /// Settings of Adafactor alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adafactor: Option<AdafactorConfig>,
+    /// Settings of Muon alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub muon: Option<MuonConfig>,
+    /// Settings of SlimAdam alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slim_adam: Option<SlimAdamConfig>,
 }
 
 impl Default for OptimizerConfig {
@@ -58,6 +81,10 @@ impl Default for OptimizerConfig {
             momentum: 0.0,
             nesterov: false,
             preset: Preset::default(),
+            lion: None,
+            adafactor: None,
+            muon: None,
+            slim_adam: None,
         }
     }
 }
@@ -69,19 +96,63 @@ impl OptimizerConfig {
     /// [`OptimError::Setting`] naming the key, its value and what to write instead.
     pub fn validate(&self) -> Result<(), OptimError> {
         at_least_zero("lr", self.lr)?;
+        self.own_settings_only()?;
         match self.kind {
             Kind::Sgd => self.sgd().map(|_| ()),
-            Kind::AdamMini | Kind::AdamW => {
-                if self.momentum.abs() > 0.0 || self.nesterov {
-                    return Err(OptimError::Setting {
-                        key: "momentum",
-                        value: format!("{}, nesterov = {}", self.momentum, self.nesterov),
-                        want: "momentum and nesterov belong to sgd; this kind has beta1",
-                    });
-                }
-                self.adam().map(|_| ())
+            Kind::AdamMini | Kind::AdamW => self.adam().map(|_| ()),
+            Kind::Lion => self.lion.unwrap_or_default().check(),
+            Kind::Adafactor => self.adafactor.unwrap_or_default().check(),
+            Kind::Muon => self.muon.unwrap_or_default().check().and_then(|()| self.adam().map(|_| ())),
+            Kind::SlimAdam => {
+                self.slim_adam.unwrap_or_default().check().and_then(|()| self.adam().map(|_| ()))
             }
         }
+    }
+
+    /// Refuses settings that this kind would ignore.
+    fn own_settings_only(&self) -> Result<(), OptimError> {
+        for (given, owner, key, want) in [
+            (self.lion.is_some(), Kind::Lion, "lion", "this table belongs to kind = \"lion\""),
+            (
+                self.adafactor.is_some(),
+                Kind::Adafactor,
+                "adafactor",
+                "this table belongs to kind = \"adafactor\"",
+            ),
+            (self.muon.is_some(), Kind::Muon, "muon", "this table belongs to kind = \"muon\""),
+            (
+                self.slim_adam.is_some(),
+                Kind::SlimAdam,
+                "slim_adam",
+                "this table belongs to kind = \"slim-adam\"",
+            ),
+        ] {
+            if given && self.kind != owner {
+                return Err(OptimError::Setting { key, value: "{ ... }".to_owned(), want });
+            }
+        }
+        if self.kind != Kind::Sgd && (self.momentum.abs() > 0.0 || self.nesterov) {
+            return Err(OptimError::Setting {
+                key: "momentum",
+                value: format!("{}, nesterov = {}", self.momentum, self.nesterov),
+                want: "momentum and nesterov belong to sgd; the Adam family has beta1, muon a table of its own",
+            });
+        }
+        if matches!(self.kind, Kind::Lion | Kind::Adafactor) {
+            let d = OptimizerConfig::default();
+            for (key, given, default) in
+                [("beta1", self.beta1, d.beta1), ("beta2", self.beta2, d.beta2), ("eps", self.eps, d.eps)]
+            {
+                if given.to_bits() != default.to_bits() {
+                    return setting(
+                        key,
+                        given,
+                        "belongs to the Adam family: lion and adafactor have tables of their own",
+                    );
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Builds the optimizer for a layout.
@@ -95,10 +166,28 @@ impl OptimizerConfig {
             Kind::AdamMini => Box::new(AdamMini::new(layout, partition, self.adam()?)),
             Kind::AdamW => Box::new(AdamW::new(layout, &partition, self.adam()?)),
             Kind::Sgd => Box::new(Sgd::new(layout, &partition, self.sgd()?)),
+            Kind::Lion => {
+                Box::new(Lion::new(layout, &partition, self.lion.unwrap_or_default(), self.weight_decay)?)
+            }
+            Kind::Adafactor => Box::new(Adafactor::new(
+                layout,
+                &partition,
+                self.adafactor.unwrap_or_default(),
+                self.weight_decay,
+            )?),
+            Kind::Muon => {
+                Box::new(Muon::new(layout, &partition, self.muon.unwrap_or_default(), self.adam()?)?)
+            }
+            Kind::SlimAdam => Box::new(SlimAdam::configured(
+                layout,
+                &partition,
+                self.slim_adam.unwrap_or_default(),
+                self.adam()?,
+            )?),
         })
     }
 
-    /// Bytes of state that [`OptimizerConfig::build`] will hold, without building; `scalar` is the bytes of one
+    /// Bytes of state that [`OptimizerConfig::build`] will hold at most, without building; `scalar` is the bytes of one
     /// number (4 for `f32`).
     ///
     /// # Errors
@@ -112,6 +201,19 @@ impl OptimizerConfig {
                 Kind::AdamW => 2 * n,
                 Kind::Sgd if self.momentum > 0.0 => n,
                 Kind::Sgd => 0,
+                Kind::Lion => n,
+                Kind::Adafactor => {
+                    let c = self.adafactor.unwrap_or_default();
+                    layout.blocks().iter().map(|b| c.state_len(b)).sum()
+                }
+                Kind::Muon => {
+                    let c = self.muon.unwrap_or_default();
+                    layout.blocks().iter().map(|b| c.state_len(b)).sum()
+                }
+                Kind::SlimAdam => {
+                    let c = self.slim_adam.unwrap_or_default();
+                    layout.blocks().iter().map(|b| c.state_len(b)).sum()
+                }
             })
     }
 
@@ -119,7 +221,7 @@ impl OptimizerConfig {
         // The blocks of a preset may not fit a model that only wants AdamW; its decay rule always does.
         let partition = match self.kind {
             Kind::AdamMini => Partition::preset(self.preset, layout)?,
-            Kind::AdamW | Kind::Sgd => Partition::per_element(layout, self.preset),
+            _ => Partition::per_element(layout, self.preset),
         };
         Ok(if self.decay_everywhere { partition.decay_everywhere() } else { partition })
     }
@@ -211,7 +313,7 @@ impl SgdParams {
     }
 }
 
-fn below_one(key: &'static str, v: f64) -> Result<(), OptimError> {
+pub(crate) fn below_one(key: &'static str, v: f64) -> Result<(), OptimError> {
     if (0.0..1.0).contains(&v) { Ok(()) } else { setting(key, v, "a number >= 0 and < 1") }
 }
 

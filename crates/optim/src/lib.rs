@@ -5,21 +5,30 @@
 //!
 //! All results are equal bit for bit for any number of threads: work is cut at fixed places.
 
+mod adafactor;
 pub mod adam_mini;
 mod adamw;
 mod clip;
 mod config;
 mod error;
 mod kernel;
+mod lion;
 mod moments;
+mod muon;
+mod plain;
 mod schedule;
 mod sgd;
+mod slim_adam;
 mod state;
 
+pub use adafactor::{Adafactor, AdafactorConfig};
 pub use adam_mini::{AdamMini, ParamRow, Partition, Preset, param_table};
 pub use adamw::AdamW;
 pub use clip::{clip_global_norm, global_norm};
 pub use config::{AdamParams, Kind, OptimizerConfig, SgdParams};
 pub use error::OptimError;
+pub use lion::{Lion, LionConfig};
+pub use muon::{AdjustLr, Muon, MuonConfig, PerHead};
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::Sgd;
+pub use slim_adam::{Axis, SlimAdam, SlimAdamConfig, Snr, SnrRecord};
