@@ -24,7 +24,7 @@ impl StopReason {
         match self {
             StopReason::Converged => "the algorithm met its own criterion; nothing is left to do",
             StopReason::Steps => {
-                "all steps of the budget were taken; to go on, raise the number of steps and resume"
+                "all steps of the budget were taken; more steps are another run, from its start"
             }
             StopReason::Time => "the time budget is used up; to go on, raise the seconds and resume",
             StopReason::Interrupted => "interrupted; to go on from the last checkpoint, resume the same run",

@@ -30,6 +30,9 @@ pub(crate) struct Sft {
     /// Go on with the run in `--out`.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
+    /// Steps between two checkpoints; every two minutes without it.
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) checkpoint_every: Option<u64>,
 }
 
 /// Settings of a fine-tuning, the same on the command line and in a recipe.

@@ -3,5 +3,6 @@
 
 mod commands;
 mod fixture;
+mod kill;
 mod real;
 mod train;

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::fixture::{model, rhumb, save};
 
 /// Twelve short conversations; `broken` replaces line 7.
-fn data(dir: &Path, broken: Option<&str>) -> String {
+pub(crate) fn data(dir: &Path, broken: Option<&str>) -> String {
     let line = |i: usize| {
         format!(
             r#"{{"messages":[{{"role":"user","content":"q{i}"}},{{"role":"assistant","content":"a{i}"}}]}}"#

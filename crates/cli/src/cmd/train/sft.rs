@@ -63,6 +63,7 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let out = args.out.clone().unwrap_or_else(|| session::fresh_folder("sft"));
     let folder = RunFolder::create(&out, args.resume)?;
     let manifest = manifest(s)?;
+    same_run(&folder, &manifest)?;
     let mut sft = Sft::new(config.clone(), decoder, params, frozen, data.train, &data.held_out)?;
     global.note(&format!(
         "{} packed rows of {} tokens; {} steps; estimated memory {}",
@@ -272,6 +273,26 @@ fn manifest(s: &SftSettings) -> Result<Manifest, Failure> {
     })
 }
 
+/// A run that goes on has to be the one that stands in the folder: a checkpoint under other settings would end
+/// with numbers that no single setting explains.
+fn same_run(folder: &RunFolder, manifest: &Manifest) -> Result<(), Failure> {
+    if !folder.file("manifest.json").exists() {
+        return Ok(());
+    }
+    let earlier = folder.manifest()?.config;
+    // This one decides whether a run starts, not what it computes.
+    let differs = |key: &&String| *key != "memory_share" && earlier.get(*key) != manifest.config.get(*key);
+    let keys = manifest.config.as_object().map(|o| o.keys().filter(differs).cloned().collect::<Vec<_>>());
+    match keys.filter(|k| !k.is_empty()) {
+        None => Ok(()),
+        Some(keys) => Err(Failure::usage(format!(
+            "{} holds a run with another {}: resume with the same settings, or choose another --out",
+            folder.path().display(),
+            keys.join(", ")
+        ))),
+    }
+}
+
 fn evaluate(sft: &Sft) -> Result<Option<Scores>, Failure> {
     sft.evaluate().map_err(|e| Failure::new(Code::Numerical, e).context("held-out conversations"))
 }
@@ -285,8 +306,11 @@ fn drive(
     stop: &std::sync::atomic::AtomicBool,
     global: Global,
 ) -> Result<Outcome, Failure> {
-    let plan =
-        CheckpointPlan { path: folder.checkpoint_path(), every_steps: None, every_s: Some(CHECKPOINT_S) };
+    let plan = CheckpointPlan {
+        path: folder.checkpoint_path(),
+        every_steps: args.checkpoint_every,
+        every_s: args.checkpoint_every.is_none().then_some(CHECKPOINT_S),
+    };
     let began = Instant::now();
     let clock = || began.elapsed().as_secs_f64();
     let control = RunControl { manifest, clock: &clock, stop, checkpoint: Some(&plan), resume: args.resume };
