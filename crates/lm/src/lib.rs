@@ -3,5 +3,6 @@
 pub mod data;
 pub mod gem;
 pub mod metrics;
+pub mod pretrain;
 pub mod quickstart;
 pub mod sft;

@@ -1,8 +1,10 @@
 //! `rhumb data`.
 
+mod tokenize;
+
 use std::fs::File;
 use std::io::{BufReader, IsTerminal};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
 use rhumb_lm::data::{ChatFormat, DataError, Piece, Rows, Tokenizing, preview};
@@ -31,11 +33,20 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 0)]
         skip: usize,
     },
+    /// Turn text into token shards for `train pretrain`.
+    Tokenize(tokenize::Tokenize),
+}
+
+/// Works on training data.
+pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
+    match command {
+        Command::Preview { model, data, n, skip } => show(model, data, *n, *skip),
+        Command::Tokenize(args) => tokenize::run(args, global),
+    }
 }
 
 /// Shows data as the trainer sees it.
-pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure> {
-    let Command::Preview { model, data, n, skip } = command;
+fn show(model: &Path, data: &Path, n: usize, skip: usize) -> Result<Output, Failure> {
     let files = open_files(model)?;
     let (tokenizer, template) = text_side(model, &files)?;
     let eos = eos(&tokenizer, &files);
@@ -53,10 +64,10 @@ pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure>
     let fail = |e: DataError| Failure::new(Code::Usage, e);
     let paint = Paint::here();
     let (mut text, mut json, mut rows) = (String::new(), Vec::new(), 0);
-    for row in Rows::new(BufReader::new(file), name.clone()).take(skip.saturating_add(*n)) {
+    for row in Rows::new(BufReader::new(file), name.clone()).take(skip.saturating_add(n)) {
         let row = row.map_err(fail)?;
         rows += 1;
-        if rows <= *skip {
+        if rows <= skip {
             continue;
         }
         let example = tokenizing.example(&row, &name).map_err(fail)?;
@@ -71,7 +82,7 @@ pub(crate) fn run(command: &Command, _global: Global) -> Result<Output, Failure>
         text += if text.ends_with('\n') { "\n" } else { "\n\n" };
         json.push(json!({ "line": example.line, "tokens": tokens, "trained": trained, "pieces": pieces }));
     }
-    if json.is_empty() && *n > 0 {
+    if json.is_empty() && n > 0 {
         let what = format!("{name} has {rows} conversations, none of them after the first {skip}");
         return Err(Failure::usage(format!("{what}: choose a smaller --skip or another file")));
     }

@@ -1,6 +1,7 @@
 //! `rhumb model`.
 
 mod info;
+mod new;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,8 @@ pub(crate) enum Command {
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
     },
+    /// Make a model with fresh weights, to be trained from nothing.
+    New(new::New),
     /// Parameters, types, blocks, and the memory that training needs with each optimizer.
     Info {
         /// Folder or GGUF file of the model.
@@ -92,6 +95,7 @@ pub(crate) enum Dtype {
 pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
     match command {
         Command::Import { from, out } => import(from, out),
+        Command::New(args) => new::run(args),
         Command::Info { model, tokens, batch } => info::run(model, *tokens, *batch),
         Command::Export { model, format, dtype, out } => export(model, *format, *dtype, out),
         Command::Pull { name, out } => pull(name, out.as_deref(), global),

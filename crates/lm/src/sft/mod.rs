@@ -2,20 +2,22 @@
 
 mod config;
 mod evaluate;
+mod source;
 
 use std::sync::Arc;
 
 use rhumb_core::checkpoint::{CheckpointError, StateReader, StateWriter};
 use rhumb_core::{Algorithm, EvalError, MemoryReport, Optimizer, Status, Step};
-use rhumb_linalg::rng::Rng;
 use rhumb_nn::model::{Decoder, DecoderObjective, TokenBatch};
 use rhumb_nn::op::LossReport;
 use rhumb_optim::{Schedule, clip_global_norm, global_norm};
 
 pub use config::{SftConfig, SftError};
 pub use evaluate::{HeldOut, Scores};
+pub(crate) use source::Order;
+pub use source::Source;
 
-use crate::data::{Example, PackedBatch, PackedRow, pack};
+use crate::data::Example;
 
 /// Fine-tuning of a decoder on packed conversations.
 ///
@@ -37,8 +39,7 @@ pub struct Sft {
     schedule: Schedule,
     params: Vec<f32>,
     grad: Vec<f32>,
-    examples: Vec<Example>,
-    rows: Vec<PackedRow>,
+    source: Box<dyn Source>,
     held_out: Option<HeldOut>,
     best: Option<Best>,
     /// Block of the layout at which each span of the streamed backward pass may begin.
@@ -81,6 +82,22 @@ impl Sft {
         train: Vec<Example>,
         held_out: &[Example],
     ) -> Result<Self, SftError> {
+        let source = source::Conversations::new(train, config.tokens, config.seed)?;
+        Sft::from_source(config, model, params, frozen, Box::new(source), held_out)
+    }
+
+    /// A training on batches from anywhere.
+    ///
+    /// # Errors
+    /// As [`Sft::new`].
+    pub fn from_source(
+        config: SftConfig,
+        model: Decoder,
+        params: Vec<f32>,
+        frozen: Arc<Vec<f32>>,
+        source: Box<dyn Source>,
+        held_out: &[Example],
+    ) -> Result<Self, SftError> {
         config.check()?;
         let layout = model.layout().clone();
         if params.len() != layout.len() {
@@ -90,9 +107,8 @@ impl Sft {
                 params.len()
             )));
         }
-        let rows = pack(&train, config.tokens)?;
-        if rows.is_empty() {
-            return Err(SftError::Setting("no conversation to train on".into()));
+        if source.rows() == 0 {
+            return Err(SftError::Setting("there is nothing to train on".into()));
         }
         let optimizer = config.optimizer.build::<f32>(&layout)?;
         let schedule = config.schedule.build(config.optimizer.lr, config.steps)?;
@@ -103,20 +119,7 @@ impl Sft {
         let objective = DecoderObjective::new(model, config.loss, config.recompute, frozen)?;
         let grad = if config.update_in_backward { Vec::new() } else { vec![0.0; params.len()] };
         let starts = layout.blocks().iter().map(|b| b.range.start).collect();
-        let examples = train;
-        Ok(Sft {
-            config,
-            objective,
-            optimizer,
-            schedule,
-            params,
-            grad,
-            examples,
-            rows,
-            held_out,
-            best: None,
-            starts,
-        })
+        Ok(Sft { config, objective, optimizer, schedule, params, grad, source, held_out, best: None, starts })
     }
 
     /// The trained parameters.
@@ -142,7 +145,7 @@ impl Sft {
 
     /// Packed rows of one pass over the data.
     pub fn rows(&self) -> usize {
-        self.rows.len()
+        self.source.rows()
     }
 
     /// Bytes of optimizer state.
@@ -159,22 +162,10 @@ impl Sft {
         self.held_out.as_ref().map(|h| h.score(self.model(), &self.params, frozen)).transpose()
     }
 
-    /// Rows of micro-batch `part` of step `k`.
-    fn micro_batch(&self, k: u64, part: usize) -> TokenBatch {
-        let n = self.rows.len() as u64;
-        let first = (k * self.config.accumulate as u64 + part as u64) * self.config.batch as u64;
-        let mut epoch = u64::MAX;
-        let mut order = Vec::new();
-        let mut rows = Vec::with_capacity(self.config.batch);
-        for i in first..first + self.config.batch as u64 {
-            if i / n != epoch {
-                epoch = i / n;
-                order = (0..self.rows.len()).collect::<Vec<usize>>();
-                Rng::named(self.config.seed, &format!("order/{epoch}")).shuffle(&mut order);
-            }
-            rows.push(self.rows[order[(i % n) as usize]].clone());
-        }
-        PackedBatch::new(&self.examples, &rows, self.config.tokens).into()
+    /// Micro-batch `part` of step `k`.
+    fn micro_batch(&mut self, k: u64, part: usize) -> Result<TokenBatch, EvalError> {
+        let SftConfig { batch, accumulate, .. } = self.config;
+        self.source.batch((k * accumulate as u64 + part as u64) * batch as u64, batch)
     }
 
     fn gradient(&mut self, batches: &[TokenBatch]) -> Result<(LossReport, f64), EvalError> {
@@ -216,8 +207,9 @@ impl Algorithm for Sft {
 
     fn step(&mut self, s: &mut Step<'_>) -> Result<Status, EvalError> {
         let lr = self.schedule.at(s.k);
-        let mut batches: Vec<TokenBatch> =
-            (0..self.config.accumulate).map(|part| self.micro_batch(s.k, part)).collect();
+        let mut batches = (0..self.config.accumulate)
+            .map(|part| self.micro_batch(s.k, part))
+            .collect::<Result<Vec<TokenBatch>, _>>()?;
         let live: usize = batches.iter().map(TokenBatch::live).sum();
         batches.iter_mut().for_each(|b| b.weight = 1.0 / live.max(1) as f64);
         let (report, norm) = if self.config.update_in_backward {

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use rhumb_core::{Budget, CheckpointPlan, Manifest, RunControl, Streams};
+use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{DecoderConfig, LoraConfig, init};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig};

@@ -130,6 +130,7 @@ fn remedy(e: &io::Error) -> &'static str {
         }
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "free some space",
         io::ErrorKind::IsADirectory => "give a file, not a folder",
+        io::ErrorKind::AlreadyExists => "choose another place or remove what is there",
         io::ErrorKind::NotADirectory => "a file stands where a folder is needed",
         _ => "check the disk and the path",
     }

@@ -1,5 +1,6 @@
 //! Text to token ids and back.
 
+mod bytes;
 mod gguf;
 mod special;
 mod stream;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+pub use bytes::{END_OF_TEXT, config_of_bytes, json_of_bytes};
 pub use gguf::{config_from_gguf, json_from_gguf};
 pub use special::{eos_ids, special_tokens};
 pub use stream::Stream;

@@ -1,4 +1,5 @@
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use ::safetensors::Dtype;
@@ -31,8 +32,8 @@ impl TokenWriter {
     ) -> Result<Self, IoError> {
         fs::create_dir_all(dir).map_err(|e| IoError::io("create", dir, e))?;
         if dir.join(INDEX).exists() {
-            let what = "already holds token shards; choose another folder or remove it".to_owned();
-            return Err(IoError::Missing { path: dir.to_owned(), what });
+            let source = std::io::Error::new(ErrorKind::AlreadyExists, "it already holds token shards");
+            return Err(IoError::io("create", dir, source));
         }
         let info =
             TokensInfo { format: FORMAT.to_owned(), vocab, tokenizer, eos, documents: 0, shards: Vec::new() };
