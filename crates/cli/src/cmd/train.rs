@@ -1,6 +1,6 @@
 //! `rhumb train`.
 
-mod sft;
+pub(crate) mod sft;
 
 use std::path::PathBuf;
 
@@ -37,110 +37,119 @@ pub(crate) struct Sft {
 
 /// Settings of a fine-tuning, the same on the command line and in a recipe.
 #[derive(Clone, Debug, PartialEq, clap::Args, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, default)]
 pub(crate) struct SftSettings {
     /// Folder of the model.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) model: PathBuf,
+    #[arg(long, value_name = "DIR", required = true)]
+    pub(crate) model: Option<PathBuf>,
     /// JSONL with `messages`, or `prompt` and `completion`.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: PathBuf,
+    #[arg(long, value_name = "FILE", required = true)]
+    pub(crate) data: Option<PathBuf>,
     /// Held-out JSONL; without it a share of the data is held out.
     #[arg(long, value_name = "FILE")]
-    #[serde(default)]
     pub(crate) eval_data: Option<PathBuf>,
     /// Conversations held out when there is no `--eval-data`.
     #[arg(long, default_value_t = 64)]
-    #[serde(default = "default_held_out")]
     pub(crate) held_out: usize,
     /// The optimizer.
     #[arg(long, value_enum, default_value = "adam-mini")]
-    #[serde(default)]
     pub(crate) optimizer: OptimizerName,
     /// The loss.
     #[arg(long, value_enum, default_value = "ce")]
-    #[serde(default)]
     pub(crate) loss: Loss,
     /// The temperature inside GEM.
     #[arg(long, default_value_t = 0.7, value_parser = positive)]
-    #[serde(default = "default_beta")]
     pub(crate) beta: f64,
     /// Train low-rank adapters of this rank instead of the weights.
     #[arg(long, value_name = "RANK", conflicts_with = "full", value_parser = clap::value_parser!(u32).range(1..))]
-    #[serde(default)]
     pub(crate) lora: Option<u32>,
     /// Train every weight (the default).
     #[arg(long)]
-    #[serde(default)]
     pub(crate) full: bool,
     /// Scale of the adapters; twice the rank without it.
     #[arg(long, requires = "lora", value_parser = positive)]
-    #[serde(default)]
     pub(crate) lora_alpha: Option<f64>,
     /// Steps; the number of epochs decides without it.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
-    #[serde(default)]
     pub(crate) steps: Option<u64>,
     /// Passes over the data.
     #[arg(long, default_value_t = 1.0, value_parser = positive)]
-    #[serde(default = "default_epochs")]
     pub(crate) epochs: f64,
     /// Packed rows in a step.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
-    #[serde(default = "default_batch")]
     pub(crate) batch: u32,
     /// Parts that a step is cut into to save memory; each live token weighs the same.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
-    #[serde(default = "default_accumulate")]
     pub(crate) accumulate: u32,
     /// Tokens of a packed row.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..))]
-    #[serde(default = "default_tokens")]
     pub(crate) tokens: u32,
     /// The largest learning rate.
     #[arg(long, default_value_t = 2e-5, value_parser = positive)]
-    #[serde(default = "default_lr")]
     pub(crate) lr: f64,
     /// How the learning rate falls after the warm-up.
     #[arg(long, value_enum, default_value = "cosine")]
-    #[serde(default)]
     pub(crate) schedule: ScheduleName,
     /// Share of the steps in which the learning rate rises.
     #[arg(long, default_value_t = 0.03)]
-    #[serde(default = "default_warmup")]
     pub(crate) warmup: f64,
     /// Decoupled weight decay.
     #[arg(long, default_value_t = 0.0)]
-    #[serde(default)]
     pub(crate) weight_decay: f64,
     /// Largest global norm of the gradient; 0 does not clip. Refused together with `--update-in-backward`.
     #[arg(long, default_value_t = 1.0)]
-    #[serde(default = "default_clip")]
     pub(crate) clip: f64,
-    /// Dropout.
+    /// Dropout; 0 only, since the decoders have none.
     #[arg(long, default_value_t = 0.0)]
-    #[serde(default)]
     pub(crate) dropout: f64,
     /// Update every tensor during the backward pass and free its gradient.
     #[arg(long)]
-    #[serde(default)]
     pub(crate) update_in_backward: bool,
     /// Compute the activations of every layer twice instead of keeping them.
     #[arg(long)]
-    #[serde(default)]
     pub(crate) recompute: bool,
     /// Steps between two evaluations.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
-    #[serde(default = "default_eval_every")]
     pub(crate) eval_every: u64,
     /// Share of memory that the estimate may reach before the run is refused.
     #[arg(long, default_value_t = 0.9, value_parser = fraction)]
-    #[serde(default = "default_memory")]
     pub(crate) memory_share: f64,
     /// The seed of order, adapters and dropout.
     #[arg(long, default_value_t = 0)]
-    #[serde(default)]
     pub(crate) seed: u64,
+}
+
+impl Default for SftSettings {
+    fn default() -> Self {
+        SftSettings {
+            model: None,
+            data: None,
+            eval_data: None,
+            held_out: 64,
+            optimizer: OptimizerName::default(),
+            loss: Loss::default(),
+            beta: 0.7,
+            lora: None,
+            full: false,
+            lora_alpha: None,
+            steps: None,
+            epochs: 1.0,
+            batch: 8,
+            accumulate: 1,
+            tokens: 256,
+            lr: 2e-5,
+            schedule: ScheduleName::default(),
+            warmup: 0.03,
+            weight_decay: 0.0,
+            clip: 1.0,
+            dropout: 0.0,
+            update_in_backward: false,
+            recompute: false,
+            eval_every: 20,
+            memory_share: 0.9,
+            seed: 0,
+        }
+    }
 }
 
 /// Optimizers.
@@ -186,40 +195,6 @@ pub(crate) enum ScheduleName {
     Constant,
 }
 
-fn default_held_out() -> usize {
-    64
-}
-fn default_beta() -> f64 {
-    0.7
-}
-fn default_epochs() -> f64 {
-    1.0
-}
-fn default_batch() -> u32 {
-    8
-}
-fn default_accumulate() -> u32 {
-    1
-}
-fn default_tokens() -> u32 {
-    256
-}
-fn default_lr() -> f64 {
-    2e-5
-}
-fn default_warmup() -> f64 {
-    0.03
-}
-fn default_clip() -> f64 {
-    1.0
-}
-fn default_eval_every() -> u64 {
-    20
-}
-fn default_memory() -> f64 {
-    0.9
-}
-
 /// Trains.
 pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
     match command {
@@ -245,6 +220,10 @@ mod tests {
         let line = Line::try_parse_from(["sft", "--model", "m", "--data", "d"]).unwrap().settings;
         let recipe: SftSettings = toml::from_str("model = 'm'\ndata = 'd'").unwrap();
         assert_eq!(line, recipe);
+        let bare: SftSettings = toml::from_str("").unwrap();
+        assert_eq!(bare, SftSettings::default());
+        assert!(Line::try_parse_from(["sft", "--model", "m"]).is_err());
+        assert!(Line::try_parse_from(["sft", "--data", "d"]).is_err());
     }
 
     #[test]
