@@ -445,7 +445,12 @@ impl<T: Real> Optimizer<T> for SlimAdam<T> {
                 (self.axes, self.measure) = (axes, None);
             }
         }
-        self.meta().accept(&found)?;
+        let mut here = self.meta();
+        if here.tensors != found.tensors {
+            // Another model has other axes as well; its tensors say more.
+            here.partition.clone_from(&found.partition);
+        }
+        here.accept(&found)?;
         if let Some((_, record)) = &mut self.measure {
             record.count = src.json("measurements")?;
             src.reals("snr", &mut record.sums)?;

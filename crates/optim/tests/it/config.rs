@@ -14,7 +14,7 @@ fn settings_parse_by_name_and_defaults_fill_the_rest() {
     let c = parse(r#"{"kind": "adam-mini", "preset": "1.1.1", "beta2": 0.95}"#).unwrap();
     assert_eq!((c.kind, c.preset), (Kind::AdamMini, Preset::V1_1_1));
     assert_eq!(c, OptimizerConfig { preset: Preset::V1_1_1, beta2: 0.95, ..OptimizerConfig::default() });
-    for kind in ["adamw", "adam-mini", "sgd"] {
+    for kind in ["adamw", "adam-mini", "sgd", "lion", "adafactor", "muon", "slim-adam"] {
         let c = parse(&format!(r#"{{"kind": "{kind}"}}"#)).unwrap();
         assert_eq!(c.build::<f32>(&one("w", &[2, 2], Role::Mlp)).unwrap().name(), kind);
     }
@@ -23,7 +23,11 @@ fn settings_parse_by_name_and_defaults_fill_the_rest() {
 #[test]
 fn unknown_keys_and_kinds_are_refused() {
     assert!(parse(r#"{"betas": [0.9, 0.95]}"#).unwrap_err().contains("betas"));
-    assert!(parse(r#"{"kind": "lion"}"#).unwrap_err().contains("adam-mini"));
+    assert!(parse(r#"{"kind": "shampoo"}"#).unwrap_err().contains("adam-mini"));
+    assert!(parse(r#"{"kind": "muon", "muon": {"heads": 3}}"#).unwrap_err().contains("per_head"));
+    assert!(
+        parse(r#"{"kind": "muon", "muon": {"adjust_lr": "none"}}"#).unwrap_err().contains("match_rms_adamw")
+    );
     assert!(parse(r#"{"preset": "9.9"}"#).unwrap_err().contains("1.1.1"));
 }
 
@@ -36,6 +40,25 @@ fn values_out_of_range_are_refused_with_key_value_and_remedy() {
         (r#"{"eps": 0.0}"#, "eps = 0"),
         (r#"{"weight_decay": -0.1}"#, "weight_decay"),
         (r#"{"kind": "adamw", "momentum": 0.9}"#, "belong to sgd"),
+        (r#"{"kind": "adamw", "lion": {}}"#, "kind = \"lion\""),
+        (r#"{"kind": "sgd", "muon": {}}"#, "kind = \"muon\""),
+        (r#"{"kind": "lion", "adafactor": {}}"#, "kind = \"adafactor\""),
+        (r#"{"kind": "muon", "slim_adam": {}}"#, "kind = \"slim-adam\""),
+        (r#"{"kind": "lion", "beta2": 0.9}"#, "beta2 = 0.9: belongs to the Adam family"),
+        (r#"{"kind": "adafactor", "eps": 1e-6}"#, "eps"),
+        (r#"{"kind": "muon", "momentum": 0.9}"#, "table of its own"),
+        (r#"{"kind": "lion", "lion": {"beta1": 1.0}}"#, "lion.beta1 = 1"),
+        (r#"{"kind": "adafactor", "adafactor": {"beta1": -0.1}}"#, "adafactor.beta1"),
+        (r#"{"kind": "adafactor", "adafactor": {"beta2_decay": 0.8}}"#, "adafactor.beta2_decay = 0.8"),
+        (r#"{"kind": "adafactor", "adafactor": {"eps1": -1.0}}"#, "adafactor.eps1"),
+        (r#"{"kind": "adafactor", "adafactor": {"eps2": -1.0}}"#, "adafactor.eps2"),
+        (r#"{"kind": "adafactor", "adafactor": {"clip_threshold": 0.0}}"#, "adafactor.clip_threshold = 0"),
+        (r#"{"kind": "muon", "muon": {"momentum": 1.0}}"#, "muon.momentum = 1"),
+        (r#"{"kind": "muon", "muon": {"ns_steps": 0}}"#, "muon.ns_steps = 0"),
+        (r#"{"kind": "muon", "muon": {"eps": 0.0}}"#, "muon.eps = 0"),
+        (r#"{"kind": "muon", "muon": {"adamw_lr_ratio": -1.0}}"#, "muon.adamw_lr_ratio"),
+        (r#"{"kind": "muon", "beta1": 2.0}"#, "beta1 = 2"),
+        (r#"{"kind": "slim-adam", "slim_adam": {"cutoff": -1.0}}"#, "slim_adam.cutoff"),
         (r#"{"kind": "sgd", "nesterov": true}"#, "momentum"),
         (r#"{"kind": "sgd", "momentum": 1.5}"#, "momentum = 1.5"),
     ] {

@@ -1,12 +1,15 @@
 //! Integration tests of the optimizers.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod battery;
 mod checkpoint;
 mod config;
 mod exact;
 mod invariants;
+mod muon;
 mod parity;
 mod partition;
+mod slim_adam;
 
 use rhumb_core::{Layout, Optimizer, Role};
 use rhumb_linalg::Real;
