@@ -184,19 +184,31 @@ impl Sft {
         Ok((report, norm))
     }
 
-    /// Every tensor is updated as soon as its gradient is complete.
+    /// Every tensor is updated as soon as its gradient is complete, up to the first gradient that is not finite.
     fn stream(&mut self, lr: f64, batch: &TokenBatch) -> Result<LossReport, EvalError> {
         let Sft { objective, optimizer, params, starts, .. } = self;
         optimizer.begin();
-        objective.gradient_streaming(params, batch, &mut |range, params, grad| {
+        let mut broken: Option<usize> = None;
+        let report = objective.gradient_streaming(params, batch, &mut |range, params, grad| {
             let mut block = starts.partition_point(|s| *s < range.start);
-            while block < starts.len() && starts[block] < range.end {
+            while block < starts.len() && starts[block] < range.end && broken.is_none() {
                 let r = optimizer.layout().blocks()[block].range.clone();
                 let local = r.start - range.start..r.end - range.start;
-                optimizer.step_block(lr, block, &mut params[local.clone()], &grad[local]);
+                if grad[local.clone()].iter().all(|g| g.is_finite()) {
+                    optimizer.step_block(lr, block, &mut params[local.clone()], &grad[local]);
+                } else {
+                    broken = Some(block);
+                }
                 block += 1;
             }
-        })
+        })?;
+        match broken {
+            None => Ok(report),
+            Some(i) => {
+                let block = optimizer.layout().blocks().get(i).map(|b| b.name.clone());
+                Err(EvalError::NonFinite { what: "gradient", block })
+            }
+        }
     }
 }
 
@@ -219,7 +231,7 @@ impl Algorithm for Sft {
             self.optimizer.step(lr, &mut self.params, &self.grad);
             (report, Some(norm))
         };
-        s.evals.gradients += 1;
+        s.evals.gradients += self.config.accumulate as u64;
         let n = report.live.max(1) as f64;
         s.record.put("loss", report.loss);
         s.record.put("ce", report.ce / n);

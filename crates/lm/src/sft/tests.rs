@@ -17,8 +17,8 @@ fn decoder() -> DecoderConfig {
     .unwrap()
 }
 
-fn examples(n: usize) -> Vec<Example> {
-    let mut rng = Rng::new(3);
+fn examples(n: usize, seed: u64) -> Vec<Example> {
+    let mut rng = Rng::new(seed);
     (0..n)
         .map(|line| {
             let len = 5 + rng.below(9);
@@ -49,7 +49,7 @@ fn config(kind: Kind) -> SftConfig {
 fn full(config: SftConfig) -> Sft {
     let model = Decoder::new(decoder()).unwrap();
     let params = init(model.layout(), 2, 0.05, 1);
-    Sft::new(config, model, params, Arc::new(Vec::new()), examples(40), &examples(8)).unwrap()
+    Sft::new(config, model, params, Arc::new(Vec::new()), examples(40, 3), &examples(8, 4)).unwrap()
 }
 
 fn drive(sft: &mut Sft, steps: u64, plan: Option<&CheckpointPlan>, resume: bool) {
@@ -69,8 +69,10 @@ fn drive(sft: &mut Sft, steps: u64, plan: Option<&CheckpointPlan>, resume: bool)
 
 #[test]
 fn training_lowers_the_held_out_surrogate_with_every_optimizer() {
-    for kind in [Kind::AdamMini, Kind::AdamW] {
-        let mut sft = full(config(kind));
+    for (kind, lr) in [(Kind::AdamMini, 1e-2), (Kind::AdamW, 1e-2), (Kind::Sgd, 0.5)] {
+        let mut settings = config(kind);
+        settings.optimizer.lr = lr;
+        let mut sft = full(settings);
         let before = sft.evaluate().unwrap().unwrap().summary().unwrap();
         drive(&mut sft, 12, None, false);
         let after = sft.evaluate().unwrap().unwrap().summary().unwrap();
@@ -86,6 +88,28 @@ fn updates_during_the_backward_pass_give_the_same_bits() {
     drive(&mut b, 6, None, false);
     assert_eq!(a.params(), b.params());
     assert!(b.memory().gradients == 0 && a.memory().gradients > 0);
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_stops_the_step_that_has_it_and_names_a_tensor() {
+    for update_in_backward in [false, true] {
+        let mut settings = SftConfig { update_in_backward, ..config(Kind::Sgd) };
+        settings.optimizer.lr = 1e30;
+        settings.schedule.warmup_steps = 0;
+        let mut sft = full(settings);
+        let mut streams = Streams::new(1);
+        let mut one = |k| {
+            let mut record = rhumb_core::Record::default();
+            let mut evals = rhumb_core::Counts::default();
+            sft.step(&mut Step { k, streams: &mut streams, record: &mut record, evals: &mut evals })
+        };
+        one(0).unwrap();
+        let error = one(1).unwrap_err();
+        assert!(
+            matches!(&error, EvalError::NonFinite { what: "gradient", block: Some(_) }),
+            "{update_in_backward}: {error:?}"
+        );
+    }
 }
 
 #[test]
@@ -121,13 +145,13 @@ fn adapters_start_as_nothing_and_merge_into_the_same_losses() {
     let frozen: Vec<f32> = init(base.layout(), 2, 0.05, 1);
     let model = Decoder::with_lora(decoder(), &lora).unwrap();
     let params = init(model.layout(), 2, 0.05, 2);
-    let held = examples(8);
+    let held = examples(8, 4);
     let mut sft = Sft::new(
         config(Kind::AdamMini),
         model.clone(),
         params,
         Arc::new(frozen.clone()),
-        examples(40),
+        examples(40, 3),
         &held,
     )
     .unwrap();
