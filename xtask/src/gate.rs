@@ -4,6 +4,22 @@ use crate::lint;
 use crate::process::{Failure, cargo, output, present, program, run, step};
 use std::path::Path;
 
+/// Recipes whose `quick` claims the gate checks: one of each kind, six minutes together at most.
+const CLAIMS: [&str; 2] = ["adam-mini/state-half", "adam-mini/dense-blocks"];
+
+/// What tests need from outside, and what is left out without it.
+const OUTSIDE: [(&str, &str); 2] = [
+    (
+        "RHUMB_MODELS",
+        "tests on the real model and the real conversations (scripts/fetch-models.sh prints a folder for it)",
+    ),
+    (
+        "RHUMB_PYTHON",
+        "the test that the gguf package of Python reads our exports (cargo xtask python \
+                      reference/gguf_foreign.py prints an interpreter for it)",
+    ),
+];
+
 /// Runs everything a commit has to pass. On success and on failing tests the last lines are those of the
 /// test runner.
 pub(crate) fn check(root: &Path) -> Result<(), Failure> {
@@ -19,6 +35,9 @@ pub(crate) fn check(root: &Path) -> Result<(), Failure> {
         cargo(root).args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
     step("doctests", cargo(root).args(["test", "--workspace", "--doc", "--quiet"]))?;
+    let mut check = cargo(root);
+    check.args(["run", "--quiet", "--package", "rhumb", "--", "check", "--budget", "quick"]).args(CLAIMS);
+    step("claims (quick)", &mut check)?;
     tests(root)
 }
 
@@ -67,6 +86,12 @@ fn skipped(tool: &str) {
 }
 
 fn tests(root: &Path) -> Result<(), Failure> {
+    // The runner shows nothing of a test that passes, so what is skipped has to be said here.
+    for (variable, what) in OUTSIDE {
+        if std::env::var_os(variable).is_none() {
+            eprintln!("    notice: {variable} is not set; skipped: {what}");
+        }
+    }
     let mut command = cargo(root);
     if present(cargo(root).arg("nextest")) {
         eprintln!("==> tests (nextest)");

@@ -23,6 +23,7 @@ cargo xtask COMMAND
   fixtures [PAPER]...   run reference/*.py again in a Python environment of its own, then show what moved
   claims                check the claim of every recipe at budget quick
   bench-peer lm|layer [ARGS]   time and memory beside PyTorch, in alternating pairs
+  python SCRIPT         the Python interpreter with what a script's header asks for
   build-time            seconds of a clean release build, in a target folder of its own
 
 Python commands make their environment under target/venv; RHUMB_PYTHON=FILE uses that interpreter instead.";
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         ["fixtures", papers @ ..] => fixtures::run(&root, papers),
         ["claims"] => gate::claims(&root),
         ["bench-peer", what @ ("lm" | "layer"), rest @ ..] => peer::run(&root, what, rest),
+        ["python", script] => venv::python(&root, Path::new(script)).map(|p| println!("{}", p.display())),
         ["build-time"] => build_time::run(&root),
         [] | ["help" | "--help" | "-h"] => {
             println!("{HELP}");

@@ -120,6 +120,27 @@ fn the_python_package_reads_the_exports_with_the_same_values() {
     }
 }
 
+#[test]
+fn foreign_loaders_find_the_same_weights_under_their_names_with_queries_and_keys_permuted() {
+    let Some(path) = model() else { return };
+    let Some(python) = std::env::var_os("RHUMB_PYTHON") else {
+        eprintln!("skipped: RHUMB_PYTHON does not name a Python with the gguf package");
+        return;
+    };
+    let files = ModelFiles::open(&path).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("folder");
+    files.save(&folder).unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../reference/gguf_foreign.py");
+    for dtype in [GgmlType::F32, GgmlType::F16, GgmlType::Q8_0] {
+        let ours = dir.path().join("ours.gguf");
+        files.to_gguf(&ours, dtype).unwrap();
+        let run = Command::new(&python).arg(script).arg(&ours).arg(&folder).output().unwrap();
+        let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{}: {said}", dtype.name());
+    }
+}
+
 fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
 }
