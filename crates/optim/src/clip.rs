@@ -1,7 +1,66 @@
 use rayon::prelude::*;
 use rhumb_linalg::Real;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
+use crate::config::setting;
 use crate::kernel::{PARALLEL_FROM, TASK, sum_sq, vectorised};
+use crate::{OptimError, plain};
+
+/// Limits of a gradient; without any it is left alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClipConfig {
+    /// Largest size of an entry. Applied first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+    /// Largest Euclidean norm of the whole gradient.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<f64>,
+}
+
+impl ClipConfig {
+    /// Checks the limits.
+    ///
+    /// # Errors
+    /// [`OptimError::Setting`] for a limit that is not a finite number above zero.
+    pub fn validate(&self) -> Result<(), OptimError> {
+        for (key, limit) in [("clip.value", self.value), ("clip.norm", self.norm)] {
+            if let Some(limit) = limit.filter(|l| !(*l > 0.0 && l.is_finite())) {
+                return setting(key, limit, "a finite number > 0, or leave it out");
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies the limits; returns the norm before.
+    pub fn apply<T: Real>(&self, grad: &mut [T]) -> f64 {
+        let before = global_norm(grad);
+        if let Some(limit) = self.value {
+            clip_value(grad, limit);
+        }
+        if let Some(limit) = self.norm {
+            clip_global_norm(grad, limit);
+        }
+        before
+    }
+}
+
+/// Brings every entry into `[-limit, limit]`, as `torch.nn.utils.clip_grad_value_`. NaN stays NaN.
+pub fn clip_value<T: Real>(grad: &mut [T], limit: f64) {
+    let (low, high) = (T::of(-limit), T::of(limit));
+    plain::pieces(grad, |part| {
+        for g in part {
+            *g = if *g > high {
+                high
+            } else if *g < low {
+                low
+            } else {
+                *g
+            };
+        }
+    });
+}
 
 /// Euclidean norm of the whole gradient, summed in a fixed order. NaN or infinite when an entry is.
 pub fn global_norm<T: Real>(grad: &[T]) -> f64 {
@@ -45,6 +104,29 @@ mod tests {
         assert!((norm - 5.0).abs() < 1e-15);
         // torch.nn.utils.clip_grad_norm_ in float64
         assert!((g[0] - 0.599_999_880_000_024).abs() < 1e-15 && (g[2] - 0.799_999_840_000_032).abs() < 1e-15);
+    }
+
+    #[test]
+    fn entries_are_brought_into_the_limits_and_nan_stays() {
+        let mut g = [3.0, -0.5, -4.0, f64::NAN, f64::INFINITY];
+        clip_value(&mut g, 1.0);
+        assert_eq!(g.map(f64::to_bits), [1.0, -0.5, -1.0, f64::NAN, 1.0].map(f64::to_bits));
+    }
+
+    #[test]
+    fn by_value_comes_before_by_norm_and_the_norm_before_both_is_returned() {
+        let clip = ClipConfig { value: Some(3.0), norm: Some(1.0) };
+        let mut g = [3.0, 0.0, 40.0, 0.0];
+        assert!((clip.apply(&mut g) - 1609.0_f64.sqrt()).abs() < 1e-12);
+        let half = 0.5_f64.sqrt();
+        assert!((g[0] - half).abs() < 1e-6 && (g[2] - half).abs() < 1e-6, "{g:?}");
+        for (clip, key) in [
+            (ClipConfig { norm: Some(0.0), ..ClipConfig::default() }, "clip.norm = 0"),
+            (ClipConfig { value: Some(f64::NAN), ..ClipConfig::default() }, "clip.value = NaN"),
+        ] {
+            assert!(clip.validate().is_err_and(|e| e.to_string().contains(key)));
+        }
+        assert!(serde_json::from_str::<ClipConfig>(r#"{"max_norm": 1.0}"#).is_err());
     }
 
     #[test]

@@ -3,6 +3,7 @@ use rhumb_linalg::Real;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::groups::{self, GroupConfig, Grouped};
 use crate::{
     Adafactor, AdafactorConfig, AdamMini, AdamW, Lion, LionConfig, Muon, MuonConfig, OptimError, Partition,
     Preset, Sgd, SlimAdam, SlimAdamConfig,
@@ -28,6 +29,21 @@ pub enum Kind {
     Muon,
     /// [`SlimAdam`]: 4 P bytes of state and 4 per second moment left.
     SlimAdam,
+}
+
+impl Kind {
+    /// As written in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::AdamMini => "adam-mini",
+            Kind::AdamW => "adamw",
+            Kind::Sgd => "sgd",
+            Kind::Lion => "lion",
+            Kind::Adafactor => "adafactor",
+            Kind::Muon => "muon",
+            Kind::SlimAdam => "slim-adam",
+        }
+    }
 }
 
 /// Settings of an optimizer; the defaults are those of the papers and of PyTorch.
@@ -66,6 +82,9 @@ pub struct OptimizerConfig {
     /// Settings of SlimAdam alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slim_adam: Option<SlimAdamConfig>,
+    /// What is different for some tensors; the first group that matches a tensor holds it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<GroupConfig>,
 }
 
 impl Default for OptimizerConfig {
@@ -85,6 +104,7 @@ impl Default for OptimizerConfig {
             adafactor: None,
             muon: None,
             slim_adam: None,
+            groups: Vec::new(),
         }
     }
 }
@@ -97,6 +117,7 @@ impl OptimizerConfig {
     pub fn validate(&self) -> Result<(), OptimError> {
         at_least_zero("lr", self.lr)?;
         self.own_settings_only()?;
+        self.groups.iter().try_for_each(GroupConfig::check)?;
         match self.kind {
             Kind::Sgd => self.sgd().map(|_| ()),
             Kind::AdamMini | Kind::AdamW => self.adam().map(|_| ()),
@@ -161,6 +182,10 @@ impl OptimizerConfig {
     /// [`OptimError`] for a setting out of range or a tensor that does not fit the preset.
     pub fn build<T: Real>(&self, layout: &Layout) -> Result<Box<dyn Optimizer<T>>, OptimError> {
         self.validate()?;
+        if !self.groups.is_empty() {
+            let groups = groups::cut(self, layout)?;
+            return Ok(Box::new(Grouped::new(self.kind.name(), layout, groups)?));
+        }
         let partition = self.partition(layout)?;
         Ok(match self.kind {
             Kind::AdamMini => Box::new(AdamMini::new(layout, partition, self.adam()?)),
@@ -194,6 +219,14 @@ impl OptimizerConfig {
     /// As [`OptimizerConfig::build`].
     pub fn state_bytes(&self, layout: &Layout, scalar: usize) -> Result<usize, OptimError> {
         self.validate()?;
+        if !self.groups.is_empty() {
+            let groups = groups::cut(self, layout)?;
+            return groups
+                .iter()
+                .filter(|g| !g.frozen)
+                .map(|g| g.config.state_bytes(&g.layout, scalar))
+                .sum();
+        }
         let n = layout.len();
         Ok(scalar
             * match self.kind {

@@ -65,6 +65,15 @@ pub(crate) fn each<T: Real>(
     }
 }
 
+/// Runs `f` over pieces of a slice, in parallel when there is enough work.
+pub(crate) fn pieces<T: Real>(of: &mut [T], f: impl Fn(&mut [T]) + Sync) {
+    if of.len() < PARALLEL_FROM {
+        f(of);
+    } else {
+        of.par_chunks_mut(TASK).for_each(|part| f(part));
+    }
+}
+
 /// Runs `f` over pieces of two equal slices, in parallel when there is enough work.
 pub(crate) fn pair<T: Real>(to: &mut [T], from: &[T], f: impl Fn(&mut [T], &[T]) + Sync) {
     if to.len() < PARALLEL_FROM {

@@ -5,6 +5,7 @@ mod battery;
 mod checkpoint;
 mod config;
 mod exact;
+mod groups;
 mod invariants;
 mod muon;
 mod parity;
