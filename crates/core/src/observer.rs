@@ -47,6 +47,9 @@ pub(crate) fn remedy(e: &std::io::Error) -> &'static str {
         K::StorageFull | K::QuotaExceeded | K::WriteZero => {
             "free some space, then resume: the last checkpoint is untouched"
         }
+        K::FileTooLarge => {
+            "raise the limit on the size of files, then resume: the last checkpoint is untouched"
+        }
         K::PermissionDenied | K::ReadOnlyFilesystem => {
             "choose an output folder that you may write to, or change its permissions"
         }

@@ -49,7 +49,8 @@ fn finish(mut c: Command) -> Json {
 
 /// Whole lines of the records; one is written for every step.
 fn progress(dir: &Path) -> usize {
-    fs::read(dir.join("records.jsonl")).map_or(0, |b| b.iter().filter(|b| **b == b'\n').count())
+    fs::read_to_string(dir.join("records.jsonl")).map_or(0, |t| t.matches('
+').count())
 }
 
 /// Waits until the run is `steps` further than at its start, and a little longer; false when it ended before.
@@ -114,6 +115,42 @@ fn a_fine_tuning_killed_at_random_moments_ends_with_the_same_bits() {
     assert!(!a.0.is_empty() && a.1.len() == STEPS);
     assert!(a.0 == b.0, "the weights differ");
     assert!(a.1 == b.1, "the records differ");
+}
+
+/// The first Ctrl-C ends the run after its step, with a checkpoint of that step.
+#[cfg(unix)]
+#[test]
+fn an_interrupted_fine_tuning_ends_with_130_and_goes_on_to_the_same_bits() {
+    let dir = tempfile::tempdir().unwrap();
+    save(&model(), &dir.path().join("m"));
+    data(dir.path(), None);
+    finish(command(dir.path(), "calm", false));
+    let cut = dir.path().join("cut");
+    let mut first = command(dir.path(), "cut", false);
+    let mut child = first.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(wait(&mut child, &cut, 4 * EVERY, Duration::ZERO));
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    let out = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&out.stderr);
+    assert_eq!(out.status.code(), Some(130), "{err}");
+    let done = progress(&cut);
+    assert!(err.contains(&format!("interrupted after step {done};")) && err.contains("--resume"), "{err}");
+    assert!((4 * EVERY..STEPS).contains(&done) && !cut.join("model").exists());
+    assert_eq!(finish(command(dir.path(), "cut", true))["steps"], STEPS);
+    assert!(result(&dir.path().join("calm")) == result(&cut));
+}
+
+#[test]
+fn one_thread_and_two_give_the_same_records_and_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    save(&model(), &dir.path().join("m"));
+    data(dir.path(), None);
+    for threads in ["1", "2"] {
+        let mut c = command(dir.path(), threads, false);
+        c.env("RAYON_NUM_THREADS", threads);
+        finish(c);
+    }
+    assert!(result(&dir.path().join("1")) == result(&dir.path().join("2")));
 }
 
 #[test]

@@ -5,4 +5,5 @@ mod commands;
 mod fixture;
 mod kill;
 mod real;
+mod refusals;
 mod train;
