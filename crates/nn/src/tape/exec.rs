@@ -1,32 +1,34 @@
-use std::ops::Range;
-
 use rhumb_core::EvalError;
 use rhumb_linalg::Real;
 
-use super::graph::{Graph, MAX_INPUTS, Source, Src};
+use super::forward::{ALL, Reads};
+use super::graph::{Graph, Source, Src};
 use super::pool::Pool;
+use super::segments::Readers;
+use super::spans::Spans;
 use super::{Span, Var};
 use crate::model::KvCache;
 use crate::op::{Cx, Data, LossReport};
 
 /// The running state of a graph: values, adjoints, pools.
+///
+/// # Cost
+/// The first sweep of each kind allocates its buffers, further ones nothing.
 pub struct Tape<T: Real> {
     pub(super) graph: Graph<T>,
     pub(super) vals: Vec<Vec<T>>,
     pub(super) saved: Vec<Vec<T>>,
     pub(super) adj: Vec<Vec<T>>,
+    /// Tangents of the three above.
     pub(super) tvals: Vec<Vec<T>>,
     pub(super) tsaved: Vec<Vec<T>>,
     pub(super) tadj: Vec<Vec<T>>,
+    pub(super) readers: Readers,
     /// Remaining readers of each value in the sweep under way.
     pub(super) uses: Vec<u32>,
-    pub(super) base_uses: Vec<u32>,
-    /// Distinct trainable spans and the number of backward rules that write each.
-    pub(super) spans: Vec<(Range<usize>, u32)>,
-    pub(super) span_left: Vec<u32>,
-    pub(super) span_buf: Vec<Vec<T>>,
-    /// Number of the span behind input `i` of node `n` (the loss has the last row).
-    pub(super) span_of: Vec<[Option<usize>; MAX_INPUTS]>,
+    pub(super) spans: Spans<T>,
+    /// Fewest trainable and frozen parameters that the graph reads.
+    needs: (usize, usize),
     pub(super) pool: Pool<T>,
     pub(super) scratch: Pool<T>,
 }
@@ -35,57 +37,45 @@ impl<T: Real> Tape<T> {
     /// Prepares the sweeps of a graph.
     ///
     /// # Errors
-    /// When two operations read overlapping but different pieces of the trainable vector.
+    /// When two operations read overlapping but different pieces of the trainable vector, one operation reads
+    /// a value twice, or one hands its adjoint on to parameters.
     pub fn new(graph: Graph<T>) -> Result<Self, EvalError> {
         let n = graph.nodes.len();
-        let mut spans: Vec<(Range<usize>, u32)> = Vec::new();
-        let mut span_of = vec![[None; MAX_INPUTS]; n + 1];
-        let readers = graph.nodes.iter().map(|n| &n.inputs).chain(graph.loss.iter().map(|l| &l.1));
-        let rows: Vec<usize> = (0..n).chain(graph.loss.iter().map(|_| n)).collect();
-        for (row, inputs) in rows.into_iter().zip(readers) {
-            if inputs.iter().enumerate().any(|(i, s)| inputs[..i].contains(s)) {
-                return Err(EvalError::Unsupported("an operation reads one value twice".into()));
+        let mut needs = (0, 0);
+        for row in 0..=n {
+            for s in graph.inputs_of(row) {
+                if let Src::Param(Span { range, trainable }) = s {
+                    let need = if *trainable { &mut needs.0 } else { &mut needs.1 };
+                    *need = range.end.max(*need);
+                }
             }
-            for (i, s) in inputs.iter().enumerate() {
-                let Src::Param(Span { range, trainable: true }) = s else { continue };
-                let known = spans.iter().position(|(r, _)| r == range);
-                let k = if let Some(k) = known {
-                    spans[k].1 += 1;
-                    k
-                } else {
-                    if let Some((r, _)) =
-                        spans.iter().find(|(r, _)| r.start < range.end && range.start < r.end)
-                    {
-                        return Err(EvalError::Unsupported(format!(
-                            "parameters {range:?} and {r:?} overlap: share a tensor whole or not at all"
-                        )));
-                    }
-                    spans.push((range.clone(), 1));
-                    spans.len() - 1
-                };
-                span_of[row][i] = Some(k);
+        }
+        for node in &graph.nodes {
+            if let Source::Op(op) = &node.source
+                && let Some(Src::Param(Span { trainable: true, .. })) = op.passes().map(|i| &node.inputs[i])
+            {
+                return Err(EvalError::Unsupported(format!(
+                    "{} hands its adjoint on to parameters: give it a computed value there",
+                    op.name()
+                )));
             }
         }
         let empty = || (0..n).map(|_| Vec::new()).collect::<Vec<Vec<T>>>();
-        let mut tape = Tape {
+        Ok(Tape {
             vals: empty(),
             saved: empty(),
             adj: empty(),
             tvals: empty(),
             tsaved: empty(),
             tadj: empty(),
+            readers: Readers::new(&graph),
             uses: vec![0; n],
-            base_uses: vec![0; n],
-            span_left: vec![0; spans.len()],
-            span_buf: spans.iter().map(|_| Vec::new()).collect(),
-            spans,
-            span_of,
+            spans: Spans::new(&graph)?,
+            needs,
             pool: Pool::new(),
             scratch: Pool::new(),
             graph,
-        };
-        tape.count_forward_uses();
-        Ok(tape)
+        })
     }
 
     /// Bytes of values and adjoints.
@@ -108,17 +98,6 @@ impl<T: Real> Tape<T> {
         &self.graph
     }
 
-    fn count_forward_uses(&mut self) {
-        let all = self.graph.nodes.iter().map(|n| &n.inputs).chain(self.graph.loss.iter().map(|l| &l.1));
-        for inputs in all {
-            for s in inputs {
-                if let Src::Var(v) = s {
-                    self.base_uses[v.0] += 1;
-                }
-            }
-        }
-    }
-
     /// Computes values up to `out` and copies that one to `to`.
     ///
     /// # Errors
@@ -132,25 +111,14 @@ impl<T: Real> Tape<T> {
         out: Var,
         to: &mut [T],
     ) -> Result<(), EvalError> {
-        self.check(&data)?;
-        self.release_all();
-        self.uses.copy_from_slice(&self.base_uses);
-        self.uses[out.0] += 1;
-        let scratch = std::mem::take(&mut self.scratch);
-        let cx = Cx { data, scratch: &scratch, dropout: None, cache, weight: 1.0 };
-        for n in 0..=out.0 {
-            self.forward_node(&cx, params, frozen, n);
-            self.free_inputs(n);
+        let len = self.graph.nodes[out.0].len;
+        if to.len() != len {
+            return Err(EvalError::Shape { what: "output", want: len, got: to.len() });
         }
-        if to.len() != self.vals[out.0].len() {
-            let e = EvalError::Shape { what: "output", want: self.vals[out.0].len(), got: to.len() };
-            self.scratch = scratch;
-            return Err(e);
-        }
-        to.copy_from_slice(&self.vals[out.0]);
-        self.scratch = scratch;
-        self.release_all();
-        Ok(())
+        self.forward_pass(params, frozen, data, cache, 1.0, Some(out), |tape, _| {
+            to.copy_from_slice(&tape.vals[out.0]);
+            Ok(())
+        })
     }
 
     /// The loss, without gradients.
@@ -164,126 +132,65 @@ impl<T: Real> Tape<T> {
         data: Data<'_, T>,
         weight: f64,
     ) -> Result<LossReport, EvalError> {
-        self.check(&data)?;
+        self.forward_pass(params, frozen, data, None, weight, None, |tape, from| {
+            let Some((loss, inputs)) = &tape.graph.loss else {
+                return Err(EvalError::Unsupported("the graph has no loss".into()));
+            };
+            let x = tape.inputs(from, inputs, ALL);
+            let report = loss.eval(from.cx, &x[..inputs.len()], &mut [])?;
+            if report.loss.is_finite() {
+                return Ok(report);
+            }
+            Err(EvalError::NonFinite { what: "loss", block: None })
+        })
+    }
+
+    /// Runs the forward rules up to `out`, or all of them, and reads the result.
+    fn forward_pass<R>(
+        &mut self,
+        params: &[T],
+        frozen: &[T],
+        data: Data<'_, T>,
+        cache: Option<&KvCache<T>>,
+        weight: f64,
+        out: Option<Var>,
+        result: impl FnOnce(&Self, Reads<'_, T>) -> Result<R, EvalError>,
+    ) -> Result<R, EvalError> {
+        self.check(params, frozen, &data)?;
         self.release_all();
-        self.uses.copy_from_slice(&self.base_uses);
+        self.uses.copy_from_slice(&self.readers.forward);
+        if let Some(out) = out {
+            self.uses[out.0] += 1;
+        }
         let scratch = std::mem::take(&mut self.scratch);
-        let cx = Cx { data, scratch: &scratch, dropout: None, cache: None, weight };
-        for n in 0..self.graph.nodes.len() {
-            self.forward_node(&cx, params, frozen, n);
+        let cx = Cx { data, scratch: &scratch, dropout: None, cache, weight };
+        let from = Reads { cx: &cx, params, frozen };
+        for n in 0..out.map_or(self.graph.nodes.len(), |v| v.0 + 1) {
+            self.forward_node(from, n);
             self.free_inputs(n);
         }
-        let report = self.eval_loss(&cx, params, frozen);
+        let report = result(self, from);
         self.scratch = scratch;
         self.release_all();
         report
     }
 
-    pub(super) fn eval_loss(
-        &self,
-        cx: &Cx<'_, T>,
-        params: &[T],
-        frozen: &[T],
-    ) -> Result<LossReport, EvalError> {
-        let Some((loss, inputs)) = &self.graph.loss else {
-            return Err(EvalError::Unsupported("the graph has no loss".into()));
-        };
-        let mut x: [&[T]; MAX_INPUTS] = [&[]; MAX_INPUTS];
-        for (i, s) in inputs.iter().enumerate() {
-            x[i] = self.read(cx, params, frozen, s);
+    pub(super) fn check(&self, params: &[T], frozen: &[T], data: &Data<'_, T>) -> Result<(), EvalError> {
+        let shape = |what, want, got| Err(EvalError::Shape { what, want, got });
+        if params.len() < self.needs.0 {
+            return shape("parameters", self.needs.0, params.len());
         }
-        loss.eval(cx, &x[..inputs.len()], &mut [])
-    }
-
-    pub(super) fn check(&self, data: &Data<'_, T>) -> Result<(), EvalError> {
+        if frozen.len() < self.needs.1 {
+            return shape("frozen parameters", self.needs.1, frozen.len());
+        }
         if data.inputs.len() != self.graph.inputs.len() {
-            let (want, got) = (self.graph.inputs.len(), data.inputs.len());
-            return Err(EvalError::Shape { what: "number of graph inputs", want, got });
+            return shape("number of graph inputs", self.graph.inputs.len(), data.inputs.len());
         }
         for (x, v) in data.inputs.iter().zip(&self.graph.inputs) {
             if x.len() != self.graph.nodes[v.0].len {
-                return Err(EvalError::Shape {
-                    what: "graph input",
-                    want: self.graph.nodes[v.0].len,
-                    got: x.len(),
-                });
+                return shape("graph input", self.graph.nodes[v.0].len, x.len());
             }
         }
         Ok(())
-    }
-
-    pub(super) fn read<'a>(&'a self, cx: &Cx<'a, T>, params: &'a [T], frozen: &'a [T], s: &Src) -> &'a [T] {
-        match s {
-            Src::Param(p) if p.trainable => &params[p.range.clone()],
-            Src::Param(p) => &frozen[p.range.clone()],
-            Src::Var(v) => match self.graph.nodes[v.0].source {
-                Source::Input(i) => cx.data.inputs[i],
-                Source::Op(_) => &self.vals[v.0],
-            },
-        }
-    }
-
-    /// Runs the forward rule of node `n`, unless its value is still held and nothing else was dropped.
-    pub(super) fn forward_node(&mut self, cx: &Cx<'_, T>, params: &[T], frozen: &[T], n: usize) {
-        let (len, start, saved_len) = {
-            let node = &self.graph.nodes[n];
-            let Source::Op(op) = &node.source else { return };
-            (node.len, op.starts_from(), op.saved_len())
-        };
-        let mut y = std::mem::take(&mut self.vals[n]);
-        if y.is_empty() {
-            y = self.pool.take(len);
-        }
-        let mut saved = std::mem::take(&mut self.saved[n]);
-        if saved.len() != saved_len {
-            saved = self.pool.take(saved_len);
-        }
-        {
-            let node = &self.graph.nodes[n];
-            let Source::Op(op) = &node.source else { return };
-            let mut x: [&[T]; MAX_INPUTS] = [&[]; MAX_INPUTS];
-            for (i, s) in node.inputs.iter().enumerate() {
-                x[i] = self.read(cx, params, frozen, s);
-            }
-            if let Some(i) = start {
-                y.copy_from_slice(x[i]);
-            }
-            op.forward(cx, &x[..node.inputs.len()], &mut y, &mut saved);
-        }
-        self.vals[n] = y;
-        self.saved[n] = saved;
-    }
-
-    /// Notes that node `n` has read its inputs and frees those without further readers.
-    pub(super) fn free_inputs(&mut self, n: usize) {
-        for i in 0..self.graph.nodes[n].inputs.len() {
-            if let Src::Var(v) = self.graph.nodes[n].inputs[i] {
-                self.unuse(v.0);
-            }
-        }
-    }
-
-    pub(super) fn unuse(&mut self, v: usize) {
-        self.uses[v] -= 1;
-        if self.uses[v] == 0 {
-            self.pool.put(std::mem::take(&mut self.vals[v]));
-            self.pool.put(std::mem::take(&mut self.tvals[v]));
-        }
-    }
-
-    pub(super) fn release_all(&mut self) {
-        for set in [
-            &mut self.vals,
-            &mut self.saved,
-            &mut self.adj,
-            &mut self.tvals,
-            &mut self.tsaved,
-            &mut self.tadj,
-            &mut self.span_buf,
-        ] {
-            for b in set {
-                self.pool.put(std::mem::take(b));
-            }
-        }
     }
 }

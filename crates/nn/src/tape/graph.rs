@@ -131,6 +131,22 @@ impl<T: Real> Graph<T> {
         self.nodes[v.0].len
     }
 
+    /// Inputs of operation `row`; the loss has the last row.
+    pub(crate) fn inputs_of(&self, row: usize) -> &[Src] {
+        match self.nodes.get(row) {
+            Some(node) => &node.inputs,
+            None => self.loss.as_ref().map_or(&[], |l| &l.1),
+        }
+    }
+
+    /// Numbers of the values among them.
+    pub(crate) fn vars_of(&self, row: usize) -> impl Iterator<Item = usize> {
+        self.inputs_of(row).iter().filter_map(|s| match s {
+            Src::Var(v) => Some(v.0),
+            Src::Param(_) => None,
+        })
+    }
+
     pub(crate) fn wants_grad(&self, s: &Src) -> bool {
         match s {
             Src::Var(v) => self.nodes[v.0].needs_grad,

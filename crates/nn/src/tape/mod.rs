@@ -4,9 +4,13 @@
 //! give the value, the gradient (reverse mode) and Hessian-vector products (forward over reverse), with
 //! buffers from reused pools, so that memory can be counted and nothing is allocated after the first step.
 
+mod backward;
 mod exec;
+mod forward;
 mod graph;
 mod pool;
+mod segments;
+mod spans;
 mod sweep;
 
 pub use exec::Tape;

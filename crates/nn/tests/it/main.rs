@@ -9,3 +9,4 @@
 mod conformance;
 mod gem;
 mod parity;
+mod tape;
