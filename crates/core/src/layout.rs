@@ -39,10 +39,24 @@ pub enum Role {
         /// Key-value heads.
         kv_heads: usize,
     },
+    /// Query, key and value in one tensor, group after group: `queries` query heads, then one key head, then one
+    /// value head.
+    QkvGrouped {
+        /// Rows of one head.
+        head_dim: usize,
+        /// Groups, which is the number of key-value heads.
+        groups: usize,
+        /// Query heads of one group.
+        queries: usize,
+    },
     /// Attention output projection.
     AttnOut,
     /// Feed-forward weight, one row per output neuron.
     Mlp,
+    /// Feed-forward weights of all experts of a mixture: (experts, out, in).
+    Experts,
+    /// Kernel of a convolution: (out, in, ...).
+    Conv,
     /// Scale (or shift) of a normalisation.
     Norm,
     /// Bias vector.

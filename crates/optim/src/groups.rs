@@ -32,9 +32,9 @@ impl Default for GroupConfig {
     }
 }
 
-const ROLES: [&str; 15] = [
+const ROLES: [&str; 16] = [
     "embed", "head", "position", "query", "key", "value", "qkv", "attn-out", "mlp", "norm", "bias", "lora-a",
-    "lora-b", "conv", "other",
+    "lora-b", "experts", "conv", "other",
 ];
 
 fn role_name(role: Role) -> &'static str {
@@ -45,14 +45,16 @@ fn role_name(role: Role) -> &'static str {
         Role::Query { .. } => "query",
         Role::Key { .. } => "key",
         Role::Value { .. } => "value",
-        Role::Qkv { .. } => "qkv",
+        Role::Qkv { .. } | Role::QkvGrouped { .. } => "qkv",
         Role::AttnOut => "attn-out",
         Role::Mlp => "mlp",
         Role::Norm => "norm",
         Role::Bias => "bias",
         Role::LoraA => "lora-a",
         Role::LoraB => "lora-b",
-        _ => "other",
+        Role::Experts => "experts",
+        Role::Conv => "conv",
+        Role::Other => "other",
     }
 }
 
@@ -72,7 +74,7 @@ impl GroupConfig {
                 key: "groups.roles",
                 value: role.clone(),
                 want: "one of embed, head, position, query, key, value, qkv, attn-out, mlp, norm, bias, lora-a, lora-b, \
-                       conv, other",
+                       experts, conv, other",
             }),
             None => Ok(()),
         }

@@ -6,7 +6,10 @@ pub(crate) mod rule;
 use rhumb_core::{CheckpointError, Layout, Optimizer, StateReader, StateWriter};
 use rhumb_linalg::Real;
 
-pub use self::partition::{Cut, ParamRow, Partition, Preset, TensorPlan, param_table};
+pub use self::partition::{
+    Cut, Finding, Keywords, NameOptions, ParamRow, Partition, Pitfall, Preset, PresetDefaults, TensorPlan,
+    WordSet, param_table, param_table_with,
+};
 use crate::moments::Moments;
 use crate::{AdamParams, AdamW, OptimError};
 

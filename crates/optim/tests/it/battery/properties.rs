@@ -31,7 +31,7 @@ fn a_step_is_its_blocks_one_by_one_in_any_order() {
 fn large() -> Layout {
     let mut l = Layout::new();
     l.push("embed_tokens", &[701, 301], Role::Embed);
-    l.push("q_proj", &[512, 301], Role::Query { head_dim: 64 });
+    l.push("q_proj", &[301, 301], Role::Query { head_dim: 43 });
     l.push("mlp.up", &[601, 301], Role::Mlp);
     l.push("mlp.bias", &[140_001], Role::Bias);
     l.push("norm", &[301], Role::Norm);
