@@ -49,8 +49,7 @@ fn finish(mut c: Command) -> Json {
 
 /// Whole lines of the records; one is written for every step.
 fn progress(dir: &Path) -> usize {
-    fs::read_to_string(dir.join("records.jsonl")).map_or(0, |t| t.matches('
-').count())
+    fs::read_to_string(dir.join("records.jsonl")).map_or(0, |t| t.matches('\n').count())
 }
 
 /// Waits until the run is `steps` further than at its start, and a little longer; false when it ended before.
