@@ -10,6 +10,7 @@ mod invariants;
 mod muon;
 mod parity;
 mod partition;
+mod replay;
 mod slim_adam;
 
 use rhumb_core::{Layout, Optimizer, Role};
