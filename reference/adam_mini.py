@@ -4,8 +4,9 @@
 # ///
 """Reference trajectories of Adam-mini, by the official package on the CPU in float64.
 
-    python reference/adam_mini.py          # every case
-    python reference/adam_mini.py CASE...  # some
+    uv run reference/adam_mini.py                                  # every case of version 1.1.1
+    uv run --with adam-mini==1.0.4 reference/adam_mini.py          # every case of the version that is installed
+    uv run reference/adam_mini.py CASE...                          # some
 
 Writes fixtures/adam-mini/<case>.json. Only outputs are stored: inputs come from SplitMix64 streams that both
 sides regenerate. `Rng(seed, purpose)` starts at state mix(seed xor FNV1a64(purpose)); with u = uniform in
@@ -17,6 +18,7 @@ The official head block is dim * dim / n_heads elements, so every case has head_
 `v` holds the second moments after the last step, one per block, in the order of the layout.
 """
 
+import importlib.metadata
 import json
 import os
 import platform
@@ -35,7 +37,8 @@ from adam_mini import Adam_mini
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = 20261124
-STEPS = 6
+STEPS = 20
+VERSION = importlib.metadata.version("adam-mini")
 MASK = (1 << 64) - 1
 
 
@@ -65,28 +68,32 @@ def symmetric(purpose, shape):
     return torch.tensor([2 * rng.uniform() - 1 for _ in range(n)], dtype=torch.float64).reshape(shape)
 
 
-def llama(dim, heads, kv_heads, ff, vocab, tied):
+def llama(dim, heads, kv_heads, ff, vocab, tied, layers=1):
     hd = dim // heads
-    layer = "model.layers.0."
-    tensors = [
-        ("model.embed_tokens.weight", (vocab, dim), {"embed": {}}),
-        (layer + "self_attn.q_proj.weight", (dim, dim), {"query": {"head_dim": hd}}),
-        (layer + "self_attn.k_proj.weight", (kv_heads * hd, dim), {"key": {"head_dim": hd}}),
-        (layer + "self_attn.v_proj.weight", (kv_heads * hd, dim), {"value": {"head_dim": hd}}),
-        (layer + "self_attn.q_proj.bias", (dim,), {"bias": {}}),
-        (layer + "self_attn.o_proj.weight", (dim, dim), {"attn-out": {}}),
-        (layer + "mlp.gate_proj.weight", (ff, dim), {"mlp": {}}),
-        (layer + "mlp.down_proj.weight", (dim, ff), {"mlp": {}}),
-        (layer + "input_layernorm.weight", (dim,), {"norm": {}}),
-    ]
+    tensors = [("model.embed_tokens.weight", (vocab, dim), {"embed": {}})]
+    for i in range(layers):
+        layer = f"model.layers.{i}."
+        tensors += [
+            (layer + "self_attn.q_proj.weight", (dim, dim), {"query": {"head_dim": hd}}),
+            (layer + "self_attn.k_proj.weight", (kv_heads * hd, dim), {"key": {"head_dim": hd}}),
+            (layer + "self_attn.v_proj.weight", (kv_heads * hd, dim), {"value": {"head_dim": hd}}),
+            (layer + "self_attn.q_proj.bias", (dim,), {"bias": {}}),
+            (layer + "self_attn.o_proj.weight", (dim, dim), {"attn-out": {}}),
+            (layer + "mlp.gate_proj.weight", (ff, dim), {"mlp": {}}),
+            (layer + "mlp.up_proj.weight", (ff, dim), {"mlp": {}}),
+            (layer + "mlp.down_proj.weight", (dim, ff), {"mlp": {}}),
+            (layer + "input_layernorm.weight", (dim,), {"norm": {}}),
+            (layer + "post_attention_layernorm.weight", (dim,), {"norm": {}}),
+        ]
+    tensors.append(("model.norm.weight", (dim,), {"norm": {}}))
     if not tied:
         tensors.append(("lm_head.weight", (vocab, dim), {"head": {}}))
     return tensors
 
 
-def gpt2(dim, heads, vocab, positions):
+def gpt2(dim, heads, vocab, positions, bias):
     hd = dim // heads
-    return [
+    tensors = [
         ("transformer.wte.weight", (vocab, dim), {"embed": {}}),
         ("transformer.wpe.weight", (positions, dim), {"position": {}}),
         ("transformer.h.0.ln_1.weight", (dim,), {"norm": {}}),
@@ -94,20 +101,33 @@ def gpt2(dim, heads, vocab, positions):
         ("transformer.h.0.attn.c_attn.weight", (3 * dim, dim), {"qkv": {"head_dim": hd, "heads": heads, "kv_heads": heads}}),
         ("transformer.h.0.attn.proj.weight", (dim, dim), {"attn-out": {}}),
         ("transformer.h.0.mlp.c_fc.weight", (4 * dim, dim), {"mlp": {}}),
-        ("transformer.h.0.mlp.c_fc.bias", (4 * dim,), {"bias": {}}),
     ]
+    # Version 1.1.0 fails on it: it looks for the rows of a vector.
+    if bias:
+        tensors.append(("transformer.h.0.mlp.c_fc.bias", (4 * dim,), {"bias": {}}))
+    return tensors
 
 
-# name: (tensors, dim, heads, kv heads, hyper-parameters)
+WARM = dict(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+SLOW = dict(lr=3e-3, beta1=0.8, beta2=0.999, eps=1e-6, weight_decay=0.01)
+PLAIN = dict(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
+
+# name: (version, tensors, dim, heads, kv heads, hyper-parameters)
 CASES = {
-    "llama-gqa": (llama(12, 6, 2, 10, 7, False), 12, 6, 2, dict(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)),
-    "llama-mqa-tied": (llama(8, 4, 1, 6, 5, True), 8, 4, 1, dict(lr=3e-3, beta1=0.8, beta2=0.999, eps=1e-6, weight_decay=0.01)),
-    "gpt2": (gpt2(8, 2, 6, 5), 8, 2, 2, dict(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)),
+    "nano-llama-gqa": ("1.1.1", llama(12, 6, 2, 20, 16, False, layers=2), 12, 6, 2, WARM),
+    "llama-mqa-tied": ("1.1.1", llama(8, 4, 1, 6, 5, True), 8, 4, 1, SLOW),
+    "gpt2": ("1.1.1", gpt2(8, 2, 6, 5, True), 8, 2, 2, PLAIN),
+    "nano-llama-gqa-1.1.0": ("1.1.0", llama(12, 6, 2, 10, 7, False), 12, 6, 2, WARM),
+    "gpt2-1.1.0": ("1.1.0", gpt2(8, 2, 6, 5, False), 8, 2, 2, SLOW),
+    "nano-llama-gqa-1.0.4": ("1.0.4", llama(12, 6, 2, 10, 7, False), 12, 6, 2, WARM),
+    "gpt2-1.0.4": ("1.0.4", gpt2(8, 2, 6, 5, True), 8, 2, 2, SLOW),
 }
 
 
 def run(name):
-    tensors, dim, heads, kv_heads, h = CASES[name]
+    version, tensors, dim, heads, kv_heads, h = CASES[name]
+    if version != VERSION:
+        sys.exit(f"case {name} is one of adam-mini {version}; {VERSION} is installed")
     params = [(n, torch.nn.Parameter(symmetric("p/" + n, shape))) for n, shape, _ in tensors]
     optimizer = Adam_mini(
         params, lr=h["lr"], betas=(h["beta1"], h["beta2"]), eps=h["eps"], weight_decay=h["weight_decay"],
@@ -120,12 +140,12 @@ def run(name):
     out = {
         "generator": "reference/adam_mini.py",
         "case": name,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "adam-mini": "1.1.1"},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "adam-mini": VERSION},
         "dtype": "float64",
         "tolerance": {"rtol": 1e-10, "atol": 1e-12},
         "seed": SEED,
         "steps": STEPS,
-        "optimizer": {"kind": "adam-mini", "preset": "1.1.1", **h},
+        "optimizer": {"kind": "adam-mini", "preset": version, **h},
         "tensors": [],
     }
     for (n, p), (_, shape, role) in zip(params, tensors):
@@ -142,7 +162,7 @@ def run(name):
 def main():
     folder = ROOT / "fixtures" / "adam-mini"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or CASES:
+    for name in sys.argv[1:] or [n for n, case in CASES.items() if case[0] == VERSION]:
         lines = json.dumps(run(name), indent=None, separators=(", ", ": "))
         lines = lines.replace('{"name"', '\n{"name"').replace('"tensors"', '\n"tensors"')
         (folder / f"{name}.json").write_text(lines + "\n")

@@ -1,4 +1,4 @@
-//! Trajectories of the official package, made by `reference/adam_mini.py`.
+//! Trajectories of the official package in three versions, made by `reference/adam_mini.py`.
 
 use rhumb_core::{Layout, Optimizer, Role};
 use rhumb_linalg::rng::Rng;
@@ -72,17 +72,24 @@ fn replay(text: &str) {
     assert!(v.is_empty());
 }
 
-#[test]
-fn a_llama_layer_with_grouped_queries_follows_the_official_package() {
-    replay(include_str!("../../../../fixtures/adam-mini/llama-gqa.json"));
+/// Twenty steps each, in `f64` at 1e-10.
+macro_rules! follows {
+    ($($test:ident: $file:literal),* $(,)?) => {
+        $(
+            #[test]
+            fn $test() {
+                replay(include_str!(concat!("../../../../fixtures/adam-mini/", $file)));
+            }
+        )*
+    };
 }
 
-#[test]
-fn a_tied_llama_layer_with_one_key_head_follows_the_official_package() {
-    replay(include_str!("../../../../fixtures/adam-mini/llama-mqa-tied.json"));
-}
-
-#[test]
-fn a_gpt2_layer_with_fused_attention_follows_the_official_package() {
-    replay(include_str!("../../../../fixtures/adam-mini/gpt2.json"));
+follows! {
+    a_nano_llama_with_grouped_queries_follows_the_official_package: "nano-llama-gqa.json",
+    a_tied_llama_layer_with_one_key_head_follows_the_official_package: "llama-mqa-tied.json",
+    a_gpt2_layer_with_fused_attention_follows_the_official_package: "gpt2.json",
+    a_llama_layer_follows_version_1_1_0: "nano-llama-gqa-1.1.0.json",
+    a_gpt2_layer_follows_version_1_1_0: "gpt2-1.1.0.json",
+    a_llama_layer_follows_version_1_0_4: "nano-llama-gqa-1.0.4.json",
+    a_gpt2_layer_follows_version_1_0_4: "gpt2-1.0.4.json",
 }
