@@ -19,6 +19,14 @@ pub enum ModelError {
     /// The batch does not fit the model.
     #[error("{0}")]
     Batch(String),
+    /// The widths of a perceptron make no sense.
+    #[error("layer sizes {sizes:?}: {what}")]
+    Sizes {
+        /// The widths.
+        sizes: Vec<usize>,
+        /// What is wrong.
+        what: String,
+    },
 }
 
 /// The family of a decoder, which decides names and normalisation.

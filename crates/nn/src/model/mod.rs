@@ -5,6 +5,7 @@ mod config;
 mod decoder;
 mod generate;
 mod lora;
+mod mlp;
 mod objective;
 mod weights;
 
@@ -13,5 +14,6 @@ pub use config::{DecoderConfig, Family, ModelError, RopeConfig};
 pub use decoder::{BatchShape, Decoder, Plan};
 pub use generate::Session;
 pub use lora::LoraConfig;
+pub use mlp::{Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Targets};
 pub use objective::{DecoderObjective, TokenBatch, score};
 pub use weights::{Tensors, init, load, store};

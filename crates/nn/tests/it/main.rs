@@ -8,5 +8,6 @@
 
 mod conformance;
 mod gem;
+mod mlp;
 mod parity;
 mod tape;
