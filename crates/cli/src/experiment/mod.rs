@@ -5,6 +5,7 @@
 
 mod adam_mini_quadratic;
 mod adam_mini_state;
+mod sft;
 
 use std::collections::BTreeMap;
 
@@ -53,6 +54,12 @@ pub(crate) trait Experiment {
     fn run(&self, ctx: &mut Context<'_>) -> Result<Metrics, Failure>;
 }
 
+impl<E: Experiment> Experiment for Box<E> {
+    fn run(&self, ctx: &mut Context<'_>) -> Result<Metrics, Failure> {
+        (**self).run(ctx)
+    }
+}
+
 macro_rules! experiments {
     ($($(#[$doc:meta])* $kind:literal => $variant:ident($settings:ty)),* $(,)?) => {
         /// The `[algorithm]` of a recipe: `kind`, and the settings of that kind.
@@ -76,4 +83,6 @@ experiments! {
     "adam-mini-state" => AdamMiniState(adam_mini_state::StateSettings),
     /// Adam-mini beside AdamW on a quadratic with dense Hessian blocks of different scale.
     "adam-mini-quadratic" => AdamMiniQuadratic(adam_mini_quadratic::QuadraticSettings),
+    /// Fine-tunings of a language model that differ in the loss.
+    "sft" => Sft(Box<sft::StudySettings>),
 }

@@ -6,4 +6,5 @@ mod fixture;
 mod kill;
 mod real;
 mod refusals;
+mod study;
 mod train;

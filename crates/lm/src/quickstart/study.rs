@@ -157,11 +157,13 @@ fn token_scores(
 /// The parameters whose scores are those of `params` divided by `temperature`: sampling them at temperature 1
 /// is sampling the model at `temperature`.
 ///
-/// Scaling the last norm scales every score, since the head is linear.
+/// Scaling the last norm, with its offset where it has one, scales every score, since the head is linear.
 pub fn at_temperature(model: &Decoder, params: &[f32], temperature: f64) -> Vec<f32> {
     let mut out = params.to_vec();
-    if let Some(norm) = model.layout().find("model.norm.weight") {
-        out[norm.range.clone()].iter_mut().for_each(|w| *w = (f64::from(*w) / temperature) as f32);
+    for name in ["model.norm.weight", "ln_f.weight", "ln_f.bias"] {
+        if let Some(norm) = model.layout().find(name) {
+            out[norm.range.clone()].iter_mut().for_each(|w| *w = (f64::from(*w) / temperature) as f32);
+        }
     }
     out
 }

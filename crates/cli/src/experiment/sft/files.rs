@@ -1,0 +1,57 @@
+//! A model and data from disk.
+
+use rhumb_lm::gem::control_temperature;
+use rhumb_lm::quickstart::study::at_temperature;
+use rhumb_lm::sft::{HeldOut, Sft};
+use rhumb_nn::loss::LossKind;
+use rhumb_nn::model::Decoder;
+
+use super::{CONTROL, Measured, StudySettings, drive, name};
+use crate::cmd::train::Loss;
+use crate::cmd::train::sft::setup;
+use crate::exit::{Code, Failure};
+use crate::lm::LanguageModel;
+use crate::session::Context;
+
+const NAMES: &[&str] = &["ce", "entropy", "surrogate"];
+
+pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, Failure> {
+    let first = s.arm(Loss::Ce, ctx);
+    let mut model = LanguageModel::open(setup::named(&first)?.0)?;
+    let data = setup::read(&first, &model)?;
+    let gem = LossKind::GemLinear { beta: s.sft.beta };
+    let held_out =
+        HeldOut::new(&data.held_out, first.tokens as usize, gem).map_err(|e| Failure::new(Code::Usage, e))?;
+    let measured = |model: &Decoder, params: &[f32]| {
+        let scores = held_out
+            .score(model, params, &[])
+            .map_err(|e| Failure::new(Code::Numerical, e).context("held-out conversations"))?;
+        let m = scores.summary().ok_or_else(|| {
+            Failure::usage("no held-out conversation has a token to judge: raise algorithm.sft.held_out")
+        })?;
+        Ok::<_, Failure>(vec![m.ce, m.entropy, m.surrogate])
+    };
+    let weights = model.params.clone();
+    let plain = model.decoder.clone();
+    let mut arms = vec![("before", measured(&plain, &weights)?)];
+    let mut control = None;
+    for &loss in &s.losses {
+        let settings = s.arm(loss, ctx);
+        let config = setup::config(&settings, &data.train)?;
+        model.params.clone_from(&weights);
+        let (decoder, params, frozen) = setup::prepare(&settings, &mut model)?;
+        setup::refuse_if_too_large(&settings, &setup::estimate(&decoder, &config, settings.lora.is_some()))?;
+        let steps = config.steps;
+        let mut sft = Sft::new(config, decoder, params, frozen, data.train.clone(), &data.held_out)?;
+        drive(ctx, name(loss), steps, &mut sft)?;
+        let t = sft.finish();
+        let params = if t.model.is_adapted() { t.model.merge(&t.frozen, &t.params) } else { t.params };
+        arms.push((name(loss), measured(&plain, &params)?));
+        if loss == Loss::Ce {
+            let warm = at_temperature(&plain, &params, control_temperature(s.sft.beta));
+            control = Some(measured(&plain, &warm)?);
+        }
+    }
+    arms.extend(control.map(|c| (CONTROL, c)));
+    Ok(Measured { names: NAMES, arms })
+}

@@ -1,0 +1,119 @@
+//! Fine-tunings of one model that differ in the loss, with cross-entropy at temperature 1 / beta as the control.
+
+mod built_in;
+mod files;
+
+use rhumb_core::Algorithm;
+use rhumb_lm::sft::Sft;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use self::built_in::BuiltIn;
+use super::{Experiment, Metrics};
+use crate::cmd::train::{Loss, SftSettings};
+use crate::exit::Failure;
+use crate::report::Section;
+use crate::session::Context;
+use crate::table::{Table, number};
+
+/// Name of the control among the arms.
+const CONTROL: &str = "control";
+
+/// Settings of `sft`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StudySettings {
+    /// What all arms share, as in `rhumb train sft`; `loss` and `seed` are set for each arm. Without `model` and
+    /// `data` a small decoder is trained first, on a generated language.
+    pub(crate) sft: SftSettings,
+    /// One arm for each.
+    pub(crate) losses: Vec<Loss>,
+    /// The generated language and the training on it.
+    pub(crate) built_in: BuiltIn,
+}
+
+impl Default for StudySettings {
+    fn default() -> Self {
+        StudySettings {
+            sft: SftSettings::default(),
+            losses: vec![Loss::Ce, Loss::GemLinear],
+            built_in: BuiltIn::default(),
+        }
+    }
+}
+
+/// What was measured of every arm: its name and its numbers, in the order of the names.
+struct Measured {
+    names: &'static [&'static str],
+    arms: Vec<(&'static str, Vec<f64>)>,
+}
+
+impl StudySettings {
+    fn validate(&self) -> Result<(), String> {
+        let repeated = self.losses.iter().enumerate().any(|(i, l)| self.losses[..i].contains(l));
+        if self.losses.is_empty() || repeated {
+            return Err("algorithm.losses: name at least one loss, and none twice".to_owned());
+        }
+        if self.sft.model.is_some() != self.sft.data.is_some() {
+            return Err(
+                "algorithm.sft.model and algorithm.sft.data belong together: give both, or none for the generated language"
+                    .to_owned(),
+            );
+        }
+        Ok(())
+    }
+
+    /// The settings of one arm.
+    fn arm(&self, loss: Loss, ctx: &Context<'_>) -> SftSettings {
+        SftSettings { loss, seed: ctx.seed, steps: ctx.budget.steps.or(self.sft.steps), ..self.sft.clone() }
+    }
+
+    fn report(&self, measured: &Measured, ctx: &mut Context<'_>) -> Metrics {
+        let mut metrics = Metrics::default();
+        let mut table = Table::new(std::iter::once("held out").chain(measured.names.iter().copied()));
+        for (arm, values) in &measured.arms {
+            for (name, value) in measured.names.iter().zip(values) {
+                metrics.put(format!("{arm}/{name}"), *value);
+            }
+            table.row(std::iter::once((*arm).to_owned()).chain(values.iter().map(|v| number(*v))));
+        }
+        ctx.show(Section::Table("Held-out data".to_owned(), table));
+        ctx.show(Section::Text(format!(
+            "control: the cross-entropy arm at temperature {}. Where the data are fitted, gem-linear at beta {} trains the \
+             model that this temperature gives.",
+            number(1.0 / self.sft.beta),
+            self.sft.beta
+        )));
+        metrics
+    }
+}
+
+impl Experiment for StudySettings {
+    fn run(&self, ctx: &mut Context<'_>) -> Result<Metrics, Failure> {
+        self.validate().map_err(Failure::usage)?;
+        let measured = match self.sft.model {
+            Some(_) => files::run(self, ctx)?,
+            None => built_in::run(self, ctx)?,
+        };
+        Ok(self.report(&measured, ctx))
+    }
+}
+
+/// Name of an arm, as the loss is called on the command line.
+fn name(loss: Loss) -> &'static str {
+    match loss {
+        Loss::Ce => "ce",
+        Loss::GemLinear => "gem-linear",
+        Loss::GemLogSigmoid => "gem-logsigmoid",
+    }
+}
+
+/// Runs an arm for as many steps as its configuration has.
+fn drive(ctx: &mut Context<'_>, arm: &str, steps: u64, sft: &mut Sft) -> Result<(), Failure> {
+    let budget = ctx.budget;
+    ctx.budget.steps = Some(steps);
+    let algorithm: &mut dyn Algorithm = sft;
+    let outcome = ctx.drive(arm, algorithm);
+    ctx.budget = budget;
+    outcome.map(|_| ())
+}

@@ -1,0 +1,119 @@
+//! Recipes of kind `sft`: several losses beside their control, on the generated language and on files.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value as Json;
+
+use crate::fixture::{model, rhumb, save};
+use crate::train::data;
+
+/// The recipe at a size that takes a second, with `more` overrides; its metrics.
+fn run(out: &Path, recipe: &str, more: &[&str]) -> Json {
+    let mut args = vec!["run", recipe, "--out", out.to_str().unwrap(), "--json"];
+    for s in [
+        "algorithm.built_in.steps=12",
+        "algorithm.built_in.documents=400",
+        "algorithm.built_in.fine_tune=100",
+        "algorithm.built_in.held_out=8",
+        "algorithm.sft.steps=4",
+    ]
+    .iter()
+    .chain(more)
+    {
+        args.extend(["-s", *s]);
+    }
+    rhumb(&args).json()["result"]["seeds"][0]["metrics"].clone()
+}
+
+fn metric(m: &Json, name: &str) -> f64 {
+    m[name].as_f64().unwrap_or_else(|| panic!("no {name} in {m}"))
+}
+
+#[test]
+fn every_loss_and_the_control_start_from_one_model_and_are_measured() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("a");
+    let m = run(&out, "gem/diversity", &[]);
+    for arm in ["before", "ce", "gem-linear", "gem-logsigmoid", "control"] {
+        for name in ["ce", "entropy", "right", "pass@1", "pass@4", "pass@16", "coverage"] {
+            assert!(metric(&m, &format!("{arm}/{name}")).is_finite());
+        }
+    }
+    // A temperature above 1 flattens the very model of the cross-entropy arm.
+    assert!(metric(&m, "control/entropy") > metric(&m, "ce/entropy"));
+    assert_ne!(m["ce/ce"], m["gem-linear/ce"]);
+    for arm in ["pretrain", "ce", "gem-linear", "gem-logsigmoid"] {
+        let lines = fs::read_to_string(out.join("seed-0").join(arm).join("records.jsonl")).unwrap();
+        assert_eq!(lines.lines().count(), if arm == "pretrain" { 12 } else { 4 }, "{arm}");
+    }
+    assert!(fs::read_to_string(out.join("report.html")).unwrap().contains("control"));
+    assert_eq!(run(&dir.path().join("b"), "gem/diversity", &[]), m, "the same seed gives the same numbers");
+}
+
+#[test]
+fn at_beta_one_the_control_is_cross_entropy_and_gem_takes_its_steps() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = run(&dir.path().join("a"), "gem/diversity", &["algorithm.sft.beta=1.0"]);
+    for name in ["ce", "entropy", "pass@16", "coverage"] {
+        let of = |arm: &str| metric(&m, &format!("{arm}/{name}"));
+        assert_eq!(of("control").to_bits(), of("ce").to_bits(), "{name}");
+        assert!((of("gem-linear") - of("ce")).abs() < 1e-4, "{name}");
+        assert_ne!(of("before").to_bits(), of("ce").to_bits(), "{name}");
+    }
+}
+
+/// A recipe on the files of a small model.
+fn recipe(dir: &Path) -> String {
+    let text = format!(
+        "paper = 'gem'\ntitle = 'mine'\n[algorithm]\nkind = 'sft'\n[algorithm.sft]\nmodel = {:?}\ndata = {:?}\n\
+         held_out = 4\ntokens = 48\nbatch = 2\nlr = 1e-2\n[claim]\nmetric = 'gem-linear/entropy'\nop = '>'\n\
+         versus = {{ metric = 'control/entropy' }}\nexpect = 'refuted'\n",
+        save(&model(), &dir.join("m")),
+        data(dir, None),
+    );
+    let path = dir.join("mine.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_recipe_fine_tunes_a_model_from_disk_as_the_command_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = recipe(dir.path());
+    let m = run(&dir.path().join("a"), &path, &[]);
+    assert!(metric(&m, "ce/ce") < metric(&m, "before/ce"));
+    assert!(metric(&m, "control/entropy") > metric(&m, "ce/entropy"));
+    let mut args = vec!["train", "sft", "--model", "m", "--data", "d", "--held-out", "4", "--tokens", "48"];
+    let (model, chat, out) = ("m", "chat.jsonl", "run");
+    let at = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let (model, chat, out) = (at(model), at(chat), at(out));
+    (args[3], args[5]) = (&model, &chat);
+    args.extend(["--batch", "2", "--lr", "1e-2", "--steps", "4", "--out", &out, "--json"]);
+    let held = &rhumb(&args).json()["held_out"];
+    assert_eq!(held[0]["after"], m["ce/ce"]);
+    assert_eq!(held[0]["before"], m["before/ce"]);
+    let adapted = run(&dir.path().join("b"), &path, &["algorithm.sft.lora=2"]);
+    assert_eq!(adapted["before/ce"], m["before/ce"]);
+    assert_ne!(adapted["ce/ce"], m["ce/ce"]);
+}
+
+#[test]
+fn a_study_without_sense_is_refused_with_its_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = recipe(dir.path());
+    for (recipe, set, words) in [
+        ("gem/diversity", "algorithm.losses=[]", "algorithm.losses: name at least one"),
+        ("gem/diversity", "algorithm.losses=[\"ce\",\"ce\"]", "none twice"),
+        ("gem/diversity", "algorithm.losses=[\"gem\"]", "gem-linear"),
+        ("gem/diversity", "algorithm.sft.model=\"m\"", "algorithm.sft.data belong together"),
+        ("gem/diversity", "algorithm.built_in.held_out=0", "have to be above 0"),
+        ("gem/diversity", "algorithm.sft.optimiser=\"sgd\"", "did you mean `optimizer`"),
+        (&path, "algorithm.sft.held_out=12", "hold out fewer"),
+    ] {
+        let out = dir.path().join("out");
+        let e = rhumb(&["run", recipe, "-s", set, "--out", out.to_str().unwrap()]);
+        assert!(e.code == 2 && e.err.contains(words), "{set}: {} {}", e.code, e.err);
+        fs::remove_dir_all(&out).ok();
+    }
+}
