@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows what a model, a layer or a loss is.
 
+pub mod dense;
 pub mod gemm;
 mod op;
 mod real;
