@@ -3,6 +3,7 @@ use rhumb_linalg::Real;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::adam_mini::NameOptions;
 use crate::groups::{self, GroupConfig, Grouped};
 use crate::{
     Adafactor, AdafactorConfig, AdamMini, AdamW, Lion, LionConfig, Muon, MuonConfig, OptimError, Partition,
@@ -70,6 +71,9 @@ pub struct OptimizerConfig {
     pub nesterov: bool,
     /// How Adam-mini cuts the model into blocks; every kind takes from it which tensors decay.
     pub preset: Preset,
+    /// How the presets by name are read: strict mode, sizes, words (Adam-mini).
+    #[serde(skip_serializing_if = "is_default")]
+    pub names: NameOptions,
     /// Settings of Lion alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lion: Option<LionConfig>,
@@ -100,6 +104,7 @@ impl Default for OptimizerConfig {
             momentum: 0.0,
             nesterov: false,
             preset: Preset::default(),
+            names: NameOptions::default(),
             lion: None,
             adafactor: None,
             muon: None,
@@ -120,7 +125,8 @@ impl OptimizerConfig {
         self.groups.iter().try_for_each(GroupConfig::check)?;
         match self.kind {
             Kind::Sgd => self.sgd().map(|_| ()),
-            Kind::AdamMini | Kind::AdamW => self.adam().map(|_| ()),
+            Kind::AdamMini => self.names.check(self.preset).and_then(|()| self.adam().map(|_| ())),
+            Kind::AdamW => self.adam().map(|_| ()),
             Kind::Lion => self.lion.unwrap_or_default().check(),
             Kind::Adafactor => self.adafactor.unwrap_or_default().check(),
             Kind::Muon => self.muon.unwrap_or_default().check().and_then(|()| self.adam().map(|_| ())),
@@ -151,6 +157,13 @@ impl OptimizerConfig {
             if given && self.kind != owner {
                 return Err(OptimError::Setting { key, value: "{ ... }".to_owned(), want });
             }
+        }
+        if self.kind != Kind::AdamMini && !is_default(&self.names) {
+            return Err(OptimError::Setting {
+                key: "names",
+                value: "{ ... }".to_owned(),
+                want: "this table belongs to kind = \"adam-mini\"",
+            });
         }
         if self.kind != Kind::Sgd && (self.momentum.abs() > 0.0 || self.nesterov) {
             return Err(OptimError::Setting {
@@ -250,10 +263,14 @@ impl OptimizerConfig {
             })
     }
 
-    fn partition(&self, layout: &Layout) -> Result<Partition, OptimError> {
+    /// The blocks of second moments and the tensors that decay; blocks of single elements for all kinds but Adam-mini.
+    ///
+    /// # Errors
+    /// As [`Partition::with`].
+    pub fn partition(&self, layout: &Layout) -> Result<Partition, OptimError> {
         // The blocks of a preset may not fit a model that only wants AdamW; its decay rule always does.
         let partition = match self.kind {
-            Kind::AdamMini => Partition::preset(self.preset, layout)?,
+            Kind::AdamMini => Partition::with(self.preset, &self.names, layout)?,
             _ => Partition::per_element(layout, self.preset),
         };
         Ok(if self.decay_everywhere { partition.decay_everywhere() } else { partition })
@@ -344,6 +361,10 @@ impl SgdParams {
     pub fn weight_decay(&self) -> f64 {
         self.weight_decay
     }
+}
+
+fn is_default<V: Default + PartialEq>(v: &V) -> bool {
+    *v == V::default()
 }
 
 pub(crate) fn below_one(key: &'static str, v: f64) -> Result<(), OptimError> {

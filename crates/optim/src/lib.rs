@@ -20,6 +20,7 @@ mod plain;
 mod replay;
 mod schedule;
 mod sgd;
+pub mod shard;
 mod slim_adam;
 mod state;
 

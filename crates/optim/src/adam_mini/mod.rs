@@ -1,17 +1,19 @@
 //! Adam-mini: one second moment per block of parameters.
 
+mod convert;
 mod partition;
 pub(crate) mod rule;
 
 use rhumb_core::{CheckpointError, Layout, Optimizer, StateReader, StateWriter};
 use rhumb_linalg::Real;
 
+pub use self::convert::{Snapshot, collapse, expand};
 pub use self::partition::{
     Cut, Finding, Keywords, NameOptions, ParamRow, Partition, Pitfall, Preset, PresetDefaults, TensorPlan,
     WordSet, param_table, param_table_with,
 };
 use crate::moments::Moments;
-use crate::{AdamParams, AdamW, OptimError};
+use crate::AdamParams;
 
 /// Adam-mini.
 ///
@@ -70,54 +72,6 @@ impl<T: Real> AdamMini<T> {
     /// The second moments, block after block in the order of the layout.
     pub fn second_moments(&self) -> &[T] {
         &self.inner.v
-    }
-
-    /// Continues AdamW: every block's second moment becomes the mean of AdamW's over the block.
-    ///
-    /// # Errors
-    /// [`OptimError::Setting`] when the partition was made for another number of parameters.
-    pub fn from_adamw(from: &AdamW<T>, partition: Partition) -> Result<Self, OptimError> {
-        let covered: usize = partition.tensors().iter().flat_map(|t| &t.cuts).map(|c| c.elements).sum();
-        if covered != from.inner.m.len() {
-            return Err(OptimError::Setting {
-                key: "partition",
-                value: format!("{covered} parameters"),
-                want: "a partition of the same layout",
-            });
-        }
-        let mut to = Moments::new(&from.inner.layout, partition, from.inner.params);
-        let mut rest = &from.inner.v[..];
-        let mut means = Vec::with_capacity(to.v.len());
-        for cut in to.partition.tensors().iter().flat_map(|t| &t.cuts) {
-            let (now, later) = rest.split_at(cut.elements);
-            means.extend(
-                now.chunks_exact(cut.block)
-                    .map(|b| T::of(b.iter().map(|v| v.f64()).sum::<f64>() / b.len() as f64)),
-            );
-            rest = later;
-        }
-        to.v = means;
-        to.m.copy_from_slice(&from.inner.m);
-        to.t = from.inner.t;
-        Ok(AdamMini { inner: to })
-    }
-
-    /// AdamW with every parameter's second moment set to that of its block. Block sums are conserved.
-    pub fn to_adamw(&self) -> AdamW<T> {
-        let own = &self.inner;
-        let mut partition = Partition::per_element(&own.layout, Preset::Rhumb);
-        partition.copy_decay(&own.partition);
-        let mut to = Moments::new(&own.layout, partition, own.params);
-        let blocks = own
-            .partition
-            .tensors()
-            .iter()
-            .flat_map(|t| &t.cuts)
-            .flat_map(|c| std::iter::repeat_n(c.block, c.elements / c.block));
-        to.v = own.v.iter().zip(blocks).flat_map(|(v, n)| std::iter::repeat_n(*v, n)).collect();
-        to.m.copy_from_slice(&own.m);
-        to.t = own.t;
-        AdamW { inner: to }
     }
 }
 

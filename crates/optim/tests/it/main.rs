@@ -10,6 +10,7 @@ mod invariants;
 mod muon;
 mod parity;
 mod partition;
+mod shard;
 mod replay;
 mod slim_adam;
 
