@@ -1,9 +1,11 @@
+use std::borrow::Cow;
+
 use rhumb_core::{CheckpointError, Layout, Optimizer, StateReader, StateWriter};
 use rhumb_linalg::Real;
 
-use crate::AdamParams;
 use crate::adam_mini::Partition;
-use crate::moments::Moments;
+use crate::moments::{Moments, Second};
+use crate::{AdamParams, StateFormat};
 
 /// Adam with decoupled weight decay.
 ///
@@ -16,7 +18,7 @@ use crate::moments::Moments;
 /// operations is PyTorch's. Whether norms and biases decay is the choice of the [`Partition`].
 ///
 /// # Cost
-/// `2 P * T::BYTES` bytes of state; one pass over parameters, moments and gradient.
+/// `2 P * T::BYTES` bytes of state, less in another [`StateFormat`]; one pass over parameters, moments and gradient.
 #[derive(Clone, Debug)]
 pub struct AdamW<T> {
     pub(crate) inner: Moments<T>,
@@ -25,14 +27,32 @@ pub struct AdamW<T> {
 impl<T: Real> AdamW<T> {
     /// Zero moments. `decay` says on which tensors weight decay acts; its blocks do not matter.
     pub fn new(layout: &Layout, decay: &Partition, params: AdamParams) -> Self {
-        let mut partition = Partition::per_element(layout, crate::Preset::Rhumb);
-        partition.copy_decay(decay);
-        AdamW { inner: Moments::new(layout, partition, params) }
+        Self::with_format(layout, decay, params, StateFormat::Full)
     }
 
-    /// The second moments, flat like the parameters.
-    pub fn second_moments(&self) -> &[T] {
-        &self.inner.v
+    /// As [`AdamW::new`], with the moments in a format. `bf16` acts on the first moments only.
+    pub fn with_format(layout: &Layout, decay: &Partition, params: AdamParams, format: StateFormat) -> Self {
+        let mut partition = Partition::per_element(layout, crate::Preset::Rhumb);
+        partition.copy_decay(decay);
+        AdamW { inner: Moments::each(layout, partition, params, format) }
+    }
+
+    /// The format of the moments.
+    pub fn format(&self) -> StateFormat {
+        self.inner.format
+    }
+
+    /// The first moments, flat like the parameters; decoded where the format is not theirs.
+    pub fn first_moments(&self) -> Cow<'_, [T]> {
+        self.inner.m.numbers()
+    }
+
+    /// The second moments, flat like the parameters; decoded where the format is not theirs.
+    pub fn second_moments(&self) -> Cow<'_, [T]> {
+        match &self.inner.v {
+            Second::Each(v) => v.numbers(),
+            Second::Blocks { v, .. } => Cow::Borrowed(v),
+        }
     }
 }
 
@@ -48,6 +68,9 @@ impl<T: Real> Optimizer<T> for AdamW<T> {
     }
     fn step_block(&mut self, lr: f64, block: usize, params: &mut [T], grad: &[T]) {
         self.inner.step_block(lr, block, params, grad);
+    }
+    fn step(&mut self, lr: f64, params: &mut [T], grad: &[T]) {
+        self.inner.step(lr, params, grad);
     }
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes()

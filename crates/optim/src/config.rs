@@ -5,9 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::adam_mini::NameOptions;
 use crate::groups::{self, GroupConfig, Grouped};
+use crate::moments::runs;
 use crate::{
     Adafactor, AdafactorConfig, AdamMini, AdamW, Lion, LionConfig, Muon, MuonConfig, OptimError, Partition,
-    Preset, Sgd, SlimAdam, SlimAdamConfig,
+    Preset, Sgd, SlimAdam, SlimAdamConfig, StateFormat,
 };
 
 /// Which optimizer.
@@ -74,6 +75,8 @@ pub struct OptimizerConfig {
     /// How the presets by name are read: strict mode, sizes, words (Adam-mini).
     #[serde(skip_serializing_if = "is_default")]
     pub names: NameOptions,
+    /// In which form moments are kept (Adam-mini, AdamW).
+    pub state: StateFormat,
     /// Settings of Lion alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lion: Option<LionConfig>,
@@ -105,6 +108,7 @@ impl Default for OptimizerConfig {
             nesterov: false,
             preset: Preset::default(),
             names: NameOptions::default(),
+            state: StateFormat::default(),
             lion: None,
             adafactor: None,
             muon: None,
@@ -158,6 +162,13 @@ impl OptimizerConfig {
                 return Err(OptimError::Setting { key, value: "{ ... }".to_owned(), want });
             }
         }
+        if self.state != StateFormat::Full && !matches!(self.kind, Kind::AdamMini | Kind::AdamW) {
+            return Err(OptimError::Setting {
+                key: "state",
+                value: self.state.tag().to_owned(),
+                want: "bf16 and 8bit belong to adam-mini and adamw; this kind has f32",
+            });
+        }
         if self.kind != Kind::AdamMini && !is_default(&self.names) {
             return Err(OptimError::Setting {
                 key: "names",
@@ -201,8 +212,8 @@ impl OptimizerConfig {
         }
         let partition = self.partition(layout)?;
         Ok(match self.kind {
-            Kind::AdamMini => Box::new(AdamMini::new(layout, partition, self.adam()?)),
-            Kind::AdamW => Box::new(AdamW::new(layout, &partition, self.adam()?)),
+            Kind::AdamMini => Box::new(AdamMini::with_format(layout, partition, self.adam()?, self.state)),
+            Kind::AdamW => Box::new(AdamW::with_format(layout, &partition, self.adam()?, self.state)),
             Kind::Sgd => Box::new(Sgd::new(layout, &partition, self.sgd()?)),
             Kind::Lion => {
                 Box::new(Lion::new(layout, &partition, self.lion.unwrap_or_default(), self.weight_decay)?)
@@ -241,10 +252,21 @@ impl OptimizerConfig {
                 .sum();
         }
         let n = layout.len();
+        let moments = |partition: &Partition, bytes: fn(StateFormat, Vec<usize>, usize) -> usize| -> usize {
+            (0..layout.blocks().len()).map(|i| bytes(self.state, runs(partition, i).collect(), scalar)).sum()
+        };
+        let first = |f: StateFormat, runs: Vec<usize>, scalar| f.first_bytes(runs.iter().copied(), scalar);
+        let second = |f: StateFormat, runs: Vec<usize>, scalar| f.second_bytes(runs.iter().copied(), scalar);
         Ok(scalar
             * match self.kind {
-                Kind::AdamMini => n + self.partition(layout)?.blocks(),
-                Kind::AdamW => 2 * n,
+                Kind::AdamMini => {
+                    let partition = self.partition(layout)?;
+                    return Ok(moments(&partition, first) + scalar * partition.blocks());
+                }
+                Kind::AdamW => {
+                    let partition = self.partition(layout)?;
+                    return Ok(moments(&partition, first) + moments(&partition, second));
+                }
                 Kind::Sgd if self.momentum > 0.0 => n,
                 Kind::Sgd => 0,
                 Kind::Lion => n,

@@ -23,6 +23,7 @@ mod sgd;
 pub mod shard;
 mod slim_adam;
 mod state;
+mod store;
 
 pub use adafactor::{Adafactor, AdafactorConfig};
 pub use adam_mini::{AdamMini, ParamRow, Partition, Preset, param_table};
@@ -37,3 +38,4 @@ pub use replay::{REPLAY_EXAMPLE, Replay, ReplayError, ReplayStep, ReplayTensor, 
 pub use schedule::{Schedule, ScheduleConfig, ScheduleKind};
 pub use sgd::Sgd;
 pub use slim_adam::{Axis, SlimAdam, SlimAdamConfig, Snr, SnrRecord};
+pub use store::StateFormat;

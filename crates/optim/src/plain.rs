@@ -13,6 +13,7 @@ pub(crate) fn meta<T: Real>(kind: &str, tag: String, t: u64, layout: &Layout) ->
         kind: kind.to_owned(),
         partition: tag,
         scalar: T::NAME.to_owned(),
+        state: crate::StateFormat::Full,
         t,
         tensors: layout
             .blocks()

@@ -47,6 +47,7 @@ impl<T: Real> Sgd<T> {
             kind: "sgd".to_owned(),
             partition: if self.buffer.is_empty() { "none" } else { "momentum" }.to_owned(),
             scalar: T::NAME.to_owned(),
+            state: crate::StateFormat::Full,
             t: self.t,
             tensors: self
                 .layout

@@ -4,6 +4,7 @@ use rhumb_core::CheckpointError;
 use serde::{Deserialize, Serialize};
 
 use crate::adam_mini::Cut;
+use crate::store::StateFormat;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -11,6 +12,9 @@ pub(crate) struct Meta {
     pub(crate) kind: String,
     pub(crate) partition: String,
     pub(crate) scalar: String,
+    /// States written before there was a choice are whole.
+    #[serde(default)]
+    pub(crate) state: StateFormat,
     pub(crate) t: u64,
     pub(crate) tensors: Vec<TensorMeta>,
 }
@@ -30,6 +34,7 @@ impl Meta {
             ("optimizer", &self.kind, &found.kind),
             ("partition", &self.partition, &found.partition),
             ("scalar type", &self.scalar, &found.scalar),
+            ("state format", &self.state.tag().to_owned(), &found.state.tag().to_owned()),
         ] {
             if here != there {
                 return refuse(format!(

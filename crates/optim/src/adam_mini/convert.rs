@@ -4,8 +4,8 @@ use rhumb_core::Layout;
 use rhumb_linalg::Real;
 
 use super::{AdamMini, Partition};
-use crate::moments::Moments;
-use crate::{AdamParams, AdamW, OptimError};
+use crate::moments::{Moments, Second};
+use crate::{AdamParams, AdamW, OptimError, StateFormat};
 
 /// The state of Adam-mini as plain numbers: what sharding and other programs need.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,32 +97,36 @@ fn check(layout: &Layout, partition: &Partition) -> Result<(), OptimError> {
 }
 
 impl<T: Real> AdamMini<T> {
-    /// Continues AdamW: every block's second moment becomes the mean of AdamW's over the block.
+    /// Continues AdamW: every block's second moment becomes the mean of AdamW's over the block. The format stays.
     ///
     /// # Errors
     /// [`OptimError`] when the partition was made for another layout.
     pub fn from_adamw(from: &AdamW<T>, partition: Partition) -> Result<Self, OptimError> {
         let own = &from.inner;
-        let v = collapse(&own.v, &partition)?;
-        Self::restore(&own.layout, partition, own.params, &Snapshot { t: own.t, m: own.m.clone(), v })
+        check(&own.layout, &partition)?;
+        let v = collapse(&from.second_moments(), &partition)?;
+        let state = Snapshot { t: own.t, m: own.m.numbers().into_owned(), v };
+        Self::restore_as(&own.layout, partition, own.params, own.format, &state)
     }
 
-    /// AdamW with every parameter's second moment set to that of its block. Block sums are conserved.
+    /// AdamW with every parameter's second moment set to that of its block. Block sums are conserved, up to the
+    /// rounding of the format, which stays.
     pub fn to_adamw(&self) -> AdamW<T> {
         let own = &self.inner;
-        let mut to = AdamW::new(&own.layout, &own.partition, own.params);
+        let mut to = AdamW::with_format(&own.layout, &own.partition, own.params, own.format);
         // The partition is the optimizer's own, so that the lengths agree.
-        if let Ok(each) = expand(&own.v, &own.partition) {
-            to.inner.v = each;
+        if let (Second::Each(v), Ok(each)) = (&mut to.inner.v, expand(self.second_moments(), &own.partition))
+        {
+            v.fill(&each, own.t);
         }
-        to.inner.m.copy_from_slice(&own.m);
+        to.inner.m.fill(&own.m.numbers(), own.t);
         to.inner.t = own.t;
         to
     }
 
-    /// The state as plain numbers.
+    /// The state as plain numbers; first moments are decoded where they are kept in another format.
     pub fn snapshot(&self) -> Snapshot<T> {
-        Snapshot { t: self.inner.t, m: self.inner.m.clone(), v: self.inner.v.clone() }
+        Snapshot { t: self.inner.t, m: self.first_moments().into_owned(), v: self.second_moments().to_vec() }
     }
 
     /// Continues from plain numbers.
@@ -136,6 +140,16 @@ impl<T: Real> AdamMini<T> {
         state: &Snapshot<T>,
     ) -> Result<Self, OptimError> {
         check(layout, &partition)?;
+        Self::restore_as(layout, partition, params, StateFormat::Full, state)
+    }
+
+    fn restore_as(
+        layout: &Layout,
+        partition: Partition,
+        params: AdamParams,
+        format: StateFormat,
+        state: &Snapshot<T>,
+    ) -> Result<Self, OptimError> {
         if state.m.len() != layout.len() || state.v.len() != partition.blocks() {
             return Err(other_partition(format!(
                 "{} blocks of {} parameters for a state of {} and {}",
@@ -145,9 +159,11 @@ impl<T: Real> AdamMini<T> {
                 state.m.len()
             )));
         }
-        let mut to = Moments::new(layout, partition, params);
-        to.v.copy_from_slice(&state.v);
-        to.m.copy_from_slice(&state.m);
+        let mut to = Moments::blocks(layout, partition, params, format);
+        if let Second::Blocks { v, .. } = &mut to.v {
+            v.copy_from_slice(&state.v);
+        }
+        to.m.fill(&state.m, state.t);
         to.t = state.t;
         Ok(AdamMini { inner: to })
     }

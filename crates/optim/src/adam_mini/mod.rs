@@ -4,6 +4,8 @@ mod convert;
 mod partition;
 pub(crate) mod rule;
 
+use std::borrow::Cow;
+
 use rhumb_core::{CheckpointError, Layout, Optimizer, StateReader, StateWriter};
 use rhumb_linalg::Real;
 
@@ -12,8 +14,8 @@ pub use self::partition::{
     Cut, Finding, Keywords, NameOptions, ParamRow, Partition, Pitfall, Preset, PresetDefaults, TensorPlan,
     WordSet, param_table, param_table_with,
 };
-use crate::moments::Moments;
-use crate::AdamParams;
+use crate::moments::{Moments, Second};
+use crate::{AdamParams, StateFormat};
 
 /// Adam-mini.
 ///
@@ -34,8 +36,8 @@ use crate::AdamParams;
 /// `m`: `[P]`; `v`: one per block of the [`Partition`].
 ///
 /// # Cost
-/// `T::BYTES * (P + blocks)` bytes of state. The gradient is read from memory once; blocks above 2^18
-/// scalars take a second reading.
+/// `T::BYTES * (P + blocks)` bytes of state, less in another [`StateFormat`]. The gradient is read from memory once;
+/// blocks above 2^17 scalars take a second reading.
 ///
 /// ```
 /// use rhumb_core::{Layout, Optimizer, Role};
@@ -56,7 +58,22 @@ pub struct AdamMini<T> {
 impl<T: Real> AdamMini<T> {
     /// Zero moments for a layout and its partition.
     pub fn new(layout: &Layout, partition: Partition, params: AdamParams) -> Self {
-        AdamMini { inner: Moments::new(layout, partition, params) }
+        Self::with_format(layout, partition, params, StateFormat::Full)
+    }
+
+    /// As [`AdamMini::new`], with the first moments in a format. The second moments are always in the scalar type.
+    pub fn with_format(
+        layout: &Layout,
+        partition: Partition,
+        params: AdamParams,
+        format: StateFormat,
+    ) -> Self {
+        AdamMini { inner: Moments::blocks(layout, partition, params, format) }
+    }
+
+    /// The format of the first moments.
+    pub fn format(&self) -> StateFormat {
+        self.inner.format
     }
 
     /// The partition.
@@ -64,14 +81,17 @@ impl<T: Real> AdamMini<T> {
         &self.inner.partition
     }
 
-    /// The first moments, flat like the parameters.
-    pub fn first_moments(&self) -> &[T] {
-        &self.inner.m
+    /// The first moments, flat like the parameters; decoded where the format is not theirs.
+    pub fn first_moments(&self) -> Cow<'_, [T]> {
+        self.inner.m.numbers()
     }
 
     /// The second moments, block after block in the order of the layout.
     pub fn second_moments(&self) -> &[T] {
-        &self.inner.v
+        match &self.inner.v {
+            Second::Blocks { v, .. } => v,
+            Second::Each(_) => &[],
+        }
     }
 }
 
@@ -87,6 +107,9 @@ impl<T: Real> Optimizer<T> for AdamMini<T> {
     }
     fn step_block(&mut self, lr: f64, block: usize, params: &mut [T], grad: &[T]) {
         self.inner.step_block(lr, block, params, grad);
+    }
+    fn step(&mut self, lr: f64, params: &mut [T], grad: &[T]) {
+        self.inner.step(lr, params, grad);
     }
     fn state_bytes(&self) -> usize {
         self.inner.state_bytes()
