@@ -1,5 +1,6 @@
 //! Commands that only tell something.
 
+use std::collections::BTreeSet;
 use std::process::Stdio;
 
 use super::*;
@@ -108,6 +109,40 @@ fn licenses_name_libraries_with_their_licence() {
     let list = json(None, &["licenses"]);
     let serde = list.as_array().unwrap().iter().find(|l| l["name"] == "serde").unwrap();
     assert!(serde["license"].as_str().unwrap().contains("MIT"));
+}
+
+/// The list covers every platform, the graph this one; what is listed has to be locked in that version.
+#[test]
+fn the_list_of_licences_is_that_of_the_locked_dependencies() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let list = json(None, &["licenses"]);
+    let listed: BTreeSet<(String, String)> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| (l["name"].as_str().unwrap().to_owned(), l["version"].as_str().unwrap().to_owned()))
+        .collect();
+    let lock = std::fs::read_to_string(root.join("Cargo.lock")).unwrap();
+    for (name, version) in &listed {
+        let entry = format!("name = \"{name}\"\nversion = \"{version}\"\n");
+        assert!(lock.contains(&entry), "{name} {version} is listed, not locked: run scripts/licenses.py");
+    }
+    let tree = ["tree", "--frozen", "-p", "rhumb", "-e", "normal", "--prefix", "none"];
+    let out = Command::new(env!("CARGO")).args(tree).current_dir(&root).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let mut seen = 0;
+    for line in String::from_utf8(out.stdout).unwrap().lines() {
+        let mut words = line.split(' ');
+        let (Some(name), Some(version)) = (words.next(), words.next()) else { continue };
+        // Crates of this workspace are shown with their folder.
+        if line.contains("(/") || line.contains(":\\") {
+            continue;
+        }
+        let key = (name.to_owned(), version.trim_start_matches('v').to_owned());
+        assert!(listed.contains(&key), "{name} {version} is not listed: run scripts/licenses.py");
+        seen += 1;
+    }
+    assert!(seen > 100, "{seen}");
 }
 
 #[test]
