@@ -109,11 +109,14 @@ pub enum DataError {
     },
     /// More held out than there is.
     #[error(
-        "{held_out} of {rows} conversations were to be held out, which leaves none to train on: hold out fewer"
+        "{held_out} of {distinct} different conversations ({rows} lines) were to be held out, which leaves none to train \
+         on: hold out fewer"
     )]
     Split {
         /// Conversations.
         rows: usize,
+        /// Different ones.
+        distinct: usize,
         /// Wanted.
         held_out: usize,
     },

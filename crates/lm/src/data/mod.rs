@@ -21,7 +21,7 @@ pub use mask::{Drop, Dropped, Prepared, Tokenizing};
 pub use pack::{PackedRow, pack, unpacked};
 pub use preview::{Piece, preview};
 pub use read::{Conversation, Row, Rows};
-pub use stats::{Lengths, split};
+pub use stats::{Lengths, Split, repeated, split};
 pub use text::{TextPiece, TextPieces, TextUnit};
 
 use rhumb_nn::io::template::ChatTemplate;

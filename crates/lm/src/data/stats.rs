@@ -1,3 +1,5 @@
+use std::collections::{HashMap, HashSet};
+
 use rhumb_linalg::rng::Rng;
 use serde::Serialize;
 
@@ -45,26 +47,47 @@ impl Lengths {
     }
 }
 
-/// Splits into training and held-out documents, chosen by `seed`; both keep the order of the file.
+/// Training and held-out documents.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Split {
+    /// To train on, in the order of the file.
+    pub train: Vec<Example>,
+    /// To judge by, all different, in the order of the file.
+    pub held_out: Vec<Example>,
+    /// Documents left out because they repeat a held-out one token by token.
+    pub twins: usize,
+}
+
+/// Holds out `held_out` different documents, chosen by `seed`. Repetitions of them are left out of both parts: a model
+/// that has seen a document's twin is judged by its memory.
 ///
 /// # Errors
 /// Nothing would be left to train on.
-pub fn split(
-    examples: Vec<Example>,
-    held_out: usize,
-    seed: u64,
-) -> Result<(Vec<Example>, Vec<Example>), DataError> {
+pub fn split(examples: Vec<Example>, held_out: usize, seed: u64) -> Result<Split, DataError> {
     let rows = examples.len();
-    if held_out >= rows {
-        return Err(DataError::Split { rows, held_out });
+    let mut first: HashMap<&[u32], usize> = HashMap::with_capacity(rows);
+    let group: Vec<usize> =
+        examples.iter().enumerate().map(|(i, e)| *first.entry(&e.ids).or_insert(i)).collect();
+    let mut order: Vec<usize> = (0..rows).filter(|&i| group[i] == i).collect();
+    if held_out >= order.len() {
+        return Err(DataError::Split { rows, distinct: order.len(), held_out });
     }
-    let mut order: Vec<usize> = (0..rows).collect();
     Rng::named(seed, "split").shuffle(&mut order);
     let mut held = vec![false; rows];
     order[..held_out].iter().for_each(|&i| held[i] = true);
-    let (mut train, mut test) = (Vec::with_capacity(rows - held_out), Vec::with_capacity(held_out));
-    for (example, held) in examples.into_iter().zip(held) {
-        if held { &mut test } else { &mut train }.push(example);
+    let mut out = Split::default();
+    for (i, example) in examples.into_iter().enumerate() {
+        match (held[group[i]], group[i] == i) {
+            (false, _) => out.train.push(example),
+            (true, true) => out.held_out.push(example),
+            (true, false) => out.twins += 1,
+        }
     }
-    Ok((train, test))
+    Ok(out)
+}
+
+/// How many of `held_out` stand in `train` too, token by token.
+pub fn repeated(train: &[Example], held_out: &[Example]) -> usize {
+    let seen: HashSet<&[u32]> = train.iter().map(|e| e.ids.as_slice()).collect();
+    held_out.iter().filter(|e| seen.contains(e.ids.as_slice())).count()
 }

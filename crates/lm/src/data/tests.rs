@@ -243,14 +243,15 @@ fn padding_is_documents_of_one_token() {
 #[test]
 fn a_split_is_a_partition_that_depends_on_the_seed() {
     let examples = random(3, 40, 5);
-    let (train, test) = split(examples.clone(), 8, 1).unwrap();
+    let Split { train, held_out: test, twins } = split(examples.clone(), 8, 1).unwrap();
+    assert_eq!(twins, 0);
     assert_eq!((train.len(), test.len()), (32, 8));
     let mut lines: Vec<_> = train.iter().chain(&test).map(|e| e.line).collect();
     assert!(train.is_sorted_by_key(|e| e.line));
     lines.sort_unstable();
     assert_eq!(lines, (1..=40).collect::<Vec<_>>());
-    assert_eq!(split(examples.clone(), 8, 1).unwrap().1, test);
-    assert_ne!(split(examples.clone(), 8, 2).unwrap().1, test);
+    assert_eq!(split(examples.clone(), 8, 1).unwrap().held_out, test);
+    assert_ne!(split(examples.clone(), 8, 2).unwrap().held_out, test);
     assert!(matches!(split(examples, 40, 1), Err(DataError::Split { .. })));
 }
 
@@ -262,4 +263,17 @@ fn lengths_are_counted() {
     assert_eq!((l.documents, l.tokens, l.live, l.min, l.median, l.p95, l.max), (20, 210, 190, 1, 10, 19, 20));
     assert!((l.mean - 10.5).abs() < 1e-12);
     assert_eq!(Lengths::of(&[]), Lengths::default());
+}
+
+#[test]
+fn twins_of_a_held_out_document_are_not_trained() {
+    let examples: Vec<Example> = (0..60)
+        .map(|i| Example { ids: vec![i % 10, 1], live: vec![true; 2], line: i as usize + 1 })
+        .collect();
+    let s = split(examples.clone(), 3, 5).unwrap();
+    assert_eq!((s.train.len(), s.held_out.len(), s.twins), (42, 3, 15));
+    assert_eq!(repeated(&s.train, &s.held_out), 0);
+    assert_eq!(repeated(&examples, &s.held_out), 3);
+    let error = split(examples, 10, 5).unwrap_err().to_string();
+    assert!(error.contains("10 of 10 different conversations (60 lines)"), "{error}");
 }

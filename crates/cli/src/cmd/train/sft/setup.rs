@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rhumb_core::MemoryReport;
-use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizing, split};
+use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizing, repeated, split};
 use rhumb_lm::sft::SftConfig;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, LoraConfig, init};
@@ -51,8 +51,24 @@ pub(crate) fn read(s: &SftSettings, model: &LanguageModel) -> Result<Data, Failu
     let prepared = read_file(named(s)?.1, &tokenizing, &mut notes)?;
     let data_error = |e: DataError| Failure::new(Code::Usage, e);
     let (train, held_out) = match &s.eval_data {
-        Some(path) => (prepared.examples, read_file(path, &tokenizing, &mut notes)?.examples),
-        None => split(prepared.examples, s.held_out, s.seed).map_err(data_error)?,
+        Some(path) => {
+            let held_out = read_file(path, &tokenizing, &mut notes)?.examples;
+            let same = repeated(&prepared.examples, &held_out);
+            if same > 0 {
+                notes.push(format!(
+                    "{same} of {} held-out conversations are trained too: what is said about them is partly memory",
+                    held_out.len()
+                ));
+            }
+            (prepared.examples, held_out)
+        }
+        None => {
+            let parts = split(prepared.examples, s.held_out, s.seed).map_err(data_error)?;
+            if parts.twins > 0 {
+                notes.push(format!("{} repetitions of held-out conversations left out", parts.twins));
+            }
+            (parts.train, parts.held_out)
+        }
     };
     let l = Lengths::of(&train);
     notes.push(format!(
