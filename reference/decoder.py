@@ -16,7 +16,7 @@ Inputs, with u = uniform in [0, 1), row-major, one stream per tensor named by th
   every bias                (2u - 1) * 0.05
   token ids                 stream "tokens", below(vocab), batch x length row-major
   direction of the HVP      stream "v/" + name, 2u - 1
-  sampled entries           stream "sample/" + name, 64 draws of below(numel), the
+  sampled entries           stream "sample/" + name, 64 draws of below(numel) (16 in the case of long rows), the
                             same places for gradient and HVP; "sample/logits" for the logits
 f32 runs round the f64 inputs once. RoPE angles, cosines and sines are computed in f64 and then rounded.
 
@@ -121,10 +121,12 @@ CASES = {
     "nano-qwen3": LLAMA | {"model_type": "qwen3", "head_dim": 16, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0},
     "nano-gpt2": GPT2,
     "nano-llama-packed": LLAMA,
+    "nano-llama-long": LLAMA | {"max_position_embeddings": 256},
 }
+SIZES = {"nano-llama-long": (2, 168)}
 BATCH, LENGTH = 3, 20
-# Two documents a row, split at a different place in each row.
-DOCUMENTS = {"nano-llama-packed": [[8, 12], [11, 9], [13, 7]]}
+# Two documents a row, split at a different place in each row; long rows are cut at no multiple of a power of two.
+DOCUMENTS = {"nano-llama-packed": [[8, 12], [11, 9], [13, 7]], "nano-llama-long": [[168], [75, 93]]}
 # Ids of "The capital of France is Paris, and the capital of Germany is Berlin. In 2024, 3 apples cost $12."
 SMOLLM2_IDS = [
     504, 3575, 282, 4649, 314, 7042, 28, 284, 260, 3575, 282, 4521, 314, 11452, 30, 533, 216, 34, 32, 34, 36, 28,
@@ -265,9 +267,9 @@ def forward(c, p, ids, documents):
 # ---------------------------------------------------------------- the fixture
 
 
-def summary(name, x):
+def summary(name, x, samples=SAMPLES):
     flat = x.detach().to(torch.float64).flatten()
-    at = torch.tensor(below(SEED, "sample/" + name, SAMPLES, flat.numel()))
+    at = torch.tensor(below(SEED, "sample/" + name, samples, flat.numel()))
     return {
         "l2": flat.norm().item(),
         "sum": flat.sum().item(),
@@ -292,6 +294,7 @@ def training_losses(c, start, ids, documents, dtype):
 
 
 def fixture(case, c, start, ids, documents, hvp):
+    samples = 16 if case in SIZES else SAMPLES
     p = {n: t.to(torch.float64).clone().requires_grad_() for n, t in start.items()}
     logits, loss = forward(c, p, ids, documents)
     grads = dict(zip(p, torch.autograd.grad(loss, p.values(), create_graph=hvp), strict=True))
@@ -312,17 +315,17 @@ def fixture(case, c, start, ids, documents, hvp):
     out["loss"] = loss.item()
     with torch.no_grad():
         out["loss_f32"] = forward(c, {n: t.to(torch.float32) for n, t in start.items()}, ids, documents)[1].item()
-    out["logits"] = {"shape": list(logits.shape)} | summary("logits", logits)
+    out["logits"] = {"shape": list(logits.shape)} | summary("logits", logits, samples)
     # The parameters' own sums let the other side see a wrong stream before it looks at gradients.
     out["parameters"] = {
         n: {"shape": list(t.shape), "l2": t.norm().item(), "sum": t.sum().item()} for n, t in p.items()
     }
-    out["gradient"] = {n: summary(n, g) for n, g in grads.items()}
+    out["gradient"] = {n: summary(n, g, samples) for n, g in grads.items()}
     if hvp:
         v = {n: torch.from_numpy(2.0 * uniform(SEED, "v/" + n, t.numel()) - 1.0).view(t.shape) for n, t in p.items()}
         dot = sum((g * v[n]).sum() for n, g in grads.items())
         product = torch.autograd.grad(dot, p.values())
-        out["hvp"] = {n: summary(n, x) for n, x in zip(p, product, strict=True)}
+        out["hvp"] = {n: summary(n, x, samples) for n, x in zip(p, product, strict=True)}
     del grads, logits, loss, p
     out["adamw"] = ADAMW
     out["losses_f64"] = training_losses(c, start, ids, documents, torch.float64)
@@ -416,8 +419,10 @@ def main():
             raise SystemExit(f"no case {case}; there are: {', '.join([*CASES, 'smollm2-2layer'])}")
         c = CASES[case]
         start = {n: initial(n, s) for n, s in shapes(c).items()}
-        ids = torch.tensor(below(SEED, "tokens", BATCH * LENGTH, c["vocab_size"])).view(BATCH, LENGTH)
-        write(case, fixture(case, c, start, ids, DOCUMENTS.get(case), hvp=case == "nano-llama"))
+        batch, length = SIZES.get(case, (BATCH, LENGTH))
+        ids = torch.tensor(below(SEED, "tokens", batch * length, c["vocab_size"])).view(batch, length)
+        hvp = case in ("nano-llama", "nano-llama-long")
+        write(case, fixture(case, c, start, ids, DOCUMENTS.get(case), hvp))
 
 
 if __name__ == "__main__":

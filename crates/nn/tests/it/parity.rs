@@ -8,13 +8,23 @@ use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::loss::LossKind;
-use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, load};
-use rhumb_nn::op::IGNORE;
+use rhumb_nn::model::{
+    BatchShape, Decoder, DecoderConfig, DecoderObjective, LoraConfig, Plan, Session, TokenBatch, load,
+};
+use rhumb_nn::op::{Data, IGNORE};
+use rhumb_nn::tape::Tape;
 use rhumb_optim::OptimizerConfig;
 use serde_json::Value;
 
-const CASES: [&str; 6] =
-    ["nano-llama", "nano-llama-untied", "nano-qwen2", "nano-qwen3", "nano-gpt2", "nano-llama-packed"];
+const CASES: [&str; 7] = [
+    "nano-llama",
+    "nano-llama-untied",
+    "nano-qwen2",
+    "nano-qwen3",
+    "nano-gpt2",
+    "nano-llama-packed",
+    "nano-llama-long",
+];
 
 struct Fixture {
     case: String,
@@ -94,21 +104,24 @@ impl Fixture {
         let mut worst: f64 = 0.0;
         for b in model.layout().blocks() {
             let want = &self.json[key][&b.name];
-            assert!(want.is_object(), "{}: no reference for {}", self.case, b.name);
-            let scale = want["max_abs"].as_f64().unwrap();
-            let mut rng = Rng::named(self.seed, &format!("sample/{}", b.name));
-            for w in Self::numbers(&want["samples"]) {
-                let i = rng.below(b.range.len());
-                worst = worst.max((got[self.place(b, i)] - w).abs() / scale);
-            }
-            let own = &got[b.range.clone()];
-            let l2 = own.iter().map(|g| g * g).sum::<f64>().sqrt();
-            let sum: f64 = own.iter().sum();
-            worst = worst.max((l2 - want["l2"].as_f64().unwrap()).abs() / l2.max(scale));
-            worst = worst
-                .max((sum - want["sum"].as_f64().unwrap()).abs() / l2.max(scale) / (own.len() as f64).sqrt());
+            let place = |i: usize| self.place(b, i) - b.range.start;
+            worst = worst.max(self.compare_one(want, &b.name, &got[b.range.clone()], place));
         }
         worst
+    }
+
+    fn compare_one(&self, want: &Value, name: &str, own: &[f64], place: impl Fn(usize) -> usize) -> f64 {
+        assert!(want.is_object(), "{}: no reference for {name}", self.case);
+        let scale = want["max_abs"].as_f64().unwrap();
+        let mut rng = Rng::named(self.seed, &format!("sample/{name}"));
+        let mut worst: f64 = 0.0;
+        for w in Self::numbers(&want["samples"]) {
+            worst = worst.max((own[place(rng.below(own.len()))] - w).abs() / scale);
+        }
+        let l2 = own.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let sum: f64 = own.iter().sum();
+        worst = worst.max((l2 - want["l2"].as_f64().unwrap()).abs() / l2.max(scale));
+        worst.max((sum - want["sum"].as_f64().unwrap()).abs() / l2.max(scale) / (own.len() as f64).sqrt())
     }
 }
 
@@ -171,9 +184,126 @@ fn nano_decoders_train_like_pytorch() {
     }
 }
 
+/// Scores of every token of a batch, `[tokens, vocab]`.
+fn logits<T: Real>(model: &Decoder, params: &[T], b: &TokenBatch) -> Vec<f64> {
+    let c = model.config();
+    let shape = BatchShape { rows: b.rows, len: b.len };
+    let plan = Plan { loss: None, checkpoint: false };
+    let (graph, out) = model.graph(shape, plan, model.rope(b.len).as_ref());
+    let data =
+        Data { ids: &b.ids, positions: &b.positions, spans: &b.spans, targets: &b.targets, inputs: &[] };
+    let mut hidden = vec![T::of(f64::NAN); b.ids.len() * c.width];
+    Tape::new(graph).unwrap().value(params, &[], data, None, out, &mut hidden).unwrap();
+    let head = &params[model.head_range()];
+    let dot = |h: &[T], w: &[T]| h.iter().zip(w).map(|(h, w)| h.f64() * w.f64()).sum();
+    hidden.chunks(c.width).flat_map(|h| head.chunks(c.width).map(move |w| dot(h, w))).collect()
+}
+
 #[test]
-fn the_hessian_product_of_a_nano_llama_equals_pytorchs() {
-    let f = Fixture::read("nano-llama");
+fn nano_decoders_have_pytorchs_logits() {
+    for case in CASES {
+        let f = Fixture::read(case);
+        let (model, b) = (f.model(), f.batch());
+        let p = f.params(&model);
+        let single: Vec<f32> = p.iter().map(|v| *v as f32).collect();
+        let want = &f.json["logits"];
+        assert_eq!(Fixture::numbers(&want["shape"]), [b.rows, b.len, model.config().vocab].map(|n| n as f64));
+        for (got, tol) in [(logits(&model, &p, &b), 1e-12), (logits(&model, &single, &b), 1e-5)] {
+            let worst = f.compare_one(want, "logits", &got, |i| i);
+            assert!(worst < tol, "{case}: {worst:.1e}");
+        }
+    }
+}
+
+#[test]
+fn a_prompt_in_several_pieces_has_the_scores_of_the_whole() {
+    let f = Fixture::read("nano-llama-long");
+    let mut json = f.json["config"].clone();
+    json["max_position_embeddings"] = 512.into();
+    let model = Decoder::new(DecoderConfig::from_json(&json).unwrap()).unwrap();
+    let p = f.params(&model);
+    let mut rng = Rng::new(3);
+    let ids: Vec<u32> = (0..420).map(|_| rng.below(97) as u32).collect();
+    let whole = logits(&model, &p, &TokenBatch::causal(1, ids.len(), ids.clone()));
+    let same = |got: &[f64], tokens: usize| {
+        for (g, w) in got.iter().zip(&whole[(tokens - 1) * 97..]) {
+            assert!((g - w).abs() < 1e-12, "after {tokens} tokens: {g} and {w}");
+        }
+    };
+    let mut session = Session::new(&model, &p, &[], 512);
+    same(&session.push(&ids[..400]).unwrap(), 400);
+    for n in 401..410 {
+        same(&session.push(&ids[n - 1..n]).unwrap(), n);
+    }
+    session.truncate(300);
+    same(&session.push(&ids[300..]).unwrap(), 420);
+    // Every cut ends where another piece begins.
+    for n in [256, 257] {
+        session.truncate(0);
+        same(&session.push(&ids[..n]).unwrap(), n);
+    }
+}
+
+#[test]
+fn one_and_two_threads_give_a_step_the_same_bits_where_every_loop_has_several_tasks() {
+    fn step<T: Real>(model: &Decoder, threads: usize, kind: LossKind) -> (Vec<T>, Vec<T>, Vec<u64>) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let mut rng = Rng::new(6);
+        let mut draw = |n: usize| -> Vec<T> { (0..n).map(|_| T::of(rng.normal() * 0.2)).collect() };
+        let (base, vocab) = (draw(model.base_layout().len()), model.config().vocab);
+        let (frozen, p) =
+            if model.is_adapted() { (base, draw(model.layout().len())) } else { (vec![], base) };
+        let v = draw(p.len());
+        let ids = (0..2 * 160).map(|_| rng.below(vocab) as u32).collect();
+        let batch = TokenBatch::causal(2, 160, ids);
+        pool.install(|| {
+            let mut o = DecoderObjective::<T>::new(model.clone(), kind, true, Arc::new(frozen)).unwrap();
+            let (mut g, mut h) = (vec![T::of(f64::NAN); p.len()], vec![T::of(f64::NAN); p.len()]);
+            let loss = o.value_grad(&p, &batch, &mut g).unwrap();
+            o.hvp(&p, &batch, &v, &mut h).unwrap();
+            let again = o.report(&p, &batch).unwrap();
+            (g, h, vec![loss.to_bits(), again.loss.to_bits(), again.entropy.to_bits()])
+        })
+    }
+    // 320 rows of 64 and more columns: ten blocks of rows, several pieces of an elementwise loop, and products
+    // far above the size from which they are cut.
+    for (case, kind) in [
+        ("nano-llama-long", LossKind::Ce),
+        ("nano-qwen3", LossKind::GemLinear { beta: 0.7 }),
+        ("nano-qwen2", LossKind::Ce),
+        ("nano-gpt2", LossKind::Ce),
+    ] {
+        let mut json = Fixture::read(case).json["config"].clone();
+        let gpt2 = case == "nano-gpt2";
+        let [width, heads, ffn, positions] = match gpt2 {
+            true => ["n_embd", "n_head", "n_inner", "n_positions"],
+            false => {
+                json["head_dim"] = 16.into();
+                ["hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings"]
+            }
+        };
+        for (key, value) in [(width, 64), (heads, 4), (ffn, 160), (positions, 256), ("vocab_size", 300)] {
+            json[key] = value.into();
+        }
+        let config = DecoderConfig::from_json(&json).unwrap();
+        let mut models = vec![Decoder::new(config.clone()).unwrap()];
+        if !gpt2 {
+            models.push(Decoder::with_lora(config, &LoraConfig::default()).unwrap());
+        }
+        for model in &models {
+            assert!(step::<f32>(model, 1, kind) == step::<f32>(model, 2, kind), "{case} in f32");
+            assert!(step::<f64>(model, 1, kind) == step::<f64>(model, 2, kind), "{case} in f64");
+        }
+    }
+}
+
+#[test]
+fn the_hessian_products_of_nano_llamas_equal_pytorchs() {
+    ["nano-llama", "nano-llama-long"].into_iter().for_each(check_hessian);
+}
+
+fn check_hessian(case: &str) {
+    let f = Fixture::read(case);
     let model = f.model();
     let p = f.params(&model);
     let mut v = vec![0.0; p.len()];
@@ -185,7 +315,7 @@ fn the_hessian_product_of_a_nano_llama_equals_pytorchs() {
         let mut out = vec![f64::NAN; p.len()];
         objective::<f64>(&model, checkpoint).hvp(&p, &f.batch(), &v, &mut out).unwrap();
         let worst = f.compare(&model, &out, "hvp");
-        assert!(worst < 1e-10, "checkpoint {checkpoint}: {worst:.1e}");
+        assert!(worst < 1e-10, "{case}, checkpoint {checkpoint}: {worst:.1e}");
     }
 }
 

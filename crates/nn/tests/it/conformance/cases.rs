@@ -1,31 +1,43 @@
-//! One table of all operations; every row runs the whole battery.
-//!
-//! Each operation is wrapped as `loss = sum(c * y)`-like through a squared error against a fixed target, so
-//! that the loss has curvature of its own and the operation's second derivatives matter.
+//! The table of operations under test.
 
 use std::sync::Arc;
 
 use rhumb_linalg::Real;
-use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::{LmHead, LogitLoss, LossKind, Mse};
-use rhumb_nn::op::{Data, IGNORE};
 use rhumb_nn::ops::*;
-use rhumb_nn::tape::{Graph, Request, Span, Src, Tape, Var};
+use rhumb_nn::tape::{Graph, Span, Src, Var};
 
-const N: usize = 6;
-const LEN: usize = 3;
+/// Tokens of a short case, and of one of its rows.
+pub(super) const N: usize = 6;
+pub(super) const LEN: usize = 3;
+/// The same of a long case: its rows are cut in three blocks of queries.
+pub(super) const LONG_N: usize = 3 * LONG;
+pub(super) const LONG: usize = 150;
+
+/// What the reported loss is to the computed gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    /// Its potential.
+    Gradient,
+    /// Not its potential, but some function is: the Hessian exists.
+    Symmetric,
+    /// No function has this gradient, and a Hessian product is refused.
+    Free,
+}
 
 /// A graph under test: parameters are everything that is differentiated.
-struct Case<T: Real> {
-    name: &'static str,
-    params: usize,
-    build: fn(&mut Graph<T>, &mut Shapes),
+pub(super) struct Case<T: Real> {
+    pub(super) name: &'static str,
+    pub(super) params: usize,
+    pub(super) field: Field,
+    pub(super) tokens: usize,
+    pub(super) build: fn(&mut Graph<T>, &mut Shapes),
 }
 
 /// Hands out parameter spans one after another.
 #[derive(Default)]
-struct Shapes {
-    used: usize,
+pub(super) struct Shapes {
+    pub(super) used: usize,
 }
 
 impl Shapes {
@@ -47,11 +59,11 @@ fn end<T: Real>(g: &mut Graph<T>, y: Var, n: usize) {
     g.finish(Mse { len: n }, &[y.into(), target.into()]);
 }
 
-fn table() -> Arc<RopeTable<f64>> {
-    Arc::new(RopeTable::new(&RopeTable::<f64>::inv_freq(10_000.0, 4), 16))
+fn table<T: Real>() -> Arc<RopeTable<T>> {
+    Arc::new(RopeTable::new(&RopeTable::<T>::inv_freq(10_000.0, 4), LONG))
 }
 
-fn linear(g: &mut Graph<f64>, s: &mut Shapes, bias: bool, residual: bool) {
+fn linear<T: Real>(g: &mut Graph<T>, s: &mut Shapes, bias: bool, residual: bool) {
     let x = var(g, s, N * 5);
     let mut inputs = vec![x.into(), s.take(4 * 5)];
     if bias {
@@ -64,13 +76,13 @@ fn linear(g: &mut Graph<f64>, s: &mut Shapes, bias: bool, residual: bool) {
     end(g, y, N * 4);
 }
 
-fn activation(g: &mut Graph<f64>, s: &mut Shapes, act: Act) {
+fn activation<T: Real>(g: &mut Graph<T>, s: &mut Shapes, act: Act) {
     let x = s.take(N * 5);
     let y = g.push(Activation { len: N * 5, act }, &[x]);
     end(g, y, N * 5);
 }
 
-fn attention(g: &mut Graph<f64>, s: &mut Shapes, heads: usize, kv_heads: usize, rope: bool) {
+fn attention<T: Real>(g: &mut Graph<T>, s: &mut Shapes, heads: usize, kv_heads: usize, rope: bool) {
     let w = (heads + 2 * kv_heads) * 4;
     let x = var(g, s, N * w);
     let op = Attention {
@@ -86,16 +98,31 @@ fn attention(g: &mut Graph<f64>, s: &mut Shapes, heads: usize, kv_heads: usize, 
     end(g, y, N * heads * 4);
 }
 
-fn head(g: &mut Graph<f64>, s: &mut Shapes, kind: LossKind, chunk: usize) {
+fn head<T: Real>(g: &mut Graph<T>, s: &mut Shapes, kind: LossKind, chunk: usize) {
     let h = var(g, s, N * 5);
     let w = s.take(7 * 5);
     g.finish(LmHead::with_chunk(N, 5, 7, kind, chunk), &[h.into(), w]);
 }
 
+fn long_attention<T: Real>(g: &mut Graph<T>, s: &mut Shapes, kv_heads: usize, rope: bool) {
+    let w = (2 + 2 * kv_heads) * 4;
+    let x = var(g, s, LONG_N * w);
+    let rope = rope.then(table);
+    let op = Attention { batch: 3, len: LONG, heads: 2, kv_heads, head_dim: 4, rope, layer: 0 };
+    let y = g.push(op, &[x.into()]);
+    end(g, y, LONG_N * 8);
+}
+
+const LINEAR: LossKind = LossKind::GemLinear { beta: 0.7 };
+const LOGSIGMOID: LossKind = LossKind::GemLogsigmoid { beta: 0.7 };
+
 #[expect(clippy::too_many_lines, reason = "one table, one row per operation")]
-fn cases() -> Vec<Case<f64>> {
-    fn case(name: &'static str, params: usize, build: fn(&mut Graph<f64>, &mut Shapes)) -> Case<f64> {
-        Case { name, params, build }
+pub(super) fn cases<T: Real>() -> Vec<Case<T>> {
+    fn case<T: Real>(name: &'static str, params: usize, build: fn(&mut Graph<T>, &mut Shapes)) -> Case<T> {
+        Case { name, params, field: Field::Gradient, tokens: N, build }
+    }
+    fn long<T: Real>(name: &'static str, width: usize, build: fn(&mut Graph<T>, &mut Shapes)) -> Case<T> {
+        Case { tokens: LONG_N, ..case(name, LONG_N * width, build) }
     }
     vec![
         case("embedding", 9 * 4, |g, s| {
@@ -147,6 +174,9 @@ fn cases() -> Vec<Case<f64>> {
         case("attention with rope", N * 24, |g, s| attention(g, s, 2, 2, true)),
         case("attention with grouped queries", N * 32, |g, s| attention(g, s, 4, 2, true)),
         case("attention with one key head", N * 16, |g, s| attention(g, s, 2, 1, true)),
+        long("long attention", 24, |g, s| long_attention(g, s, 2, false)),
+        long("long attention with rope", 24, |g, s| long_attention(g, s, 2, true)),
+        long("long attention with one key head", 16, |g, s| long_attention(g, s, 1, true)),
         case("swiglu", N * 6, |g, s| {
             let x = s.take(N * 6);
             let y = g.push(SwiGlu { rows: N, width: 3 }, &[x]);
@@ -183,6 +213,25 @@ fn cases() -> Vec<Case<f64>> {
         }),
         case("lm-head ce", N * 5 + 35, |g, s| head(g, s, LossKind::Ce, 64)),
         case("lm-head ce in chunks of two", N * 5 + 35, |g, s| head(g, s, LossKind::Ce, 2)),
+        Case {
+            field: Field::Symmetric,
+            ..case("lm-head gem-linear", N * 5 + 35, |g, s| head(g, s, LINEAR, 64))
+        },
+        Case {
+            field: Field::Symmetric,
+            ..case("lm-head gem-linear in chunks of two", N * 5 + 35, |g, s| head(g, s, LINEAR, 2))
+        },
+        Case {
+            field: Field::Free,
+            ..case("lm-head gem-logsigmoid", N * 5 + 35, |g, s| head(g, s, LOGSIGMOID, 64))
+        },
+        Case {
+            field: Field::Symmetric,
+            ..case("logit loss gem-linear", N * 7, |g, s| {
+                let x = var(g, s, N * 7);
+                g.finish(LogitLoss::new(N, 7, LINEAR), &[x.into()]);
+            })
+        },
         case("logit loss", N * 7, |g, s| {
             let x = var(g, s, N * 7);
             g.finish(LogitLoss::new(N, 7, LossKind::Ce), &[x.into()]);
@@ -218,169 +267,4 @@ fn cases() -> Vec<Case<f64>> {
             end(g, y, N * 5);
         }),
     ]
-}
-
-/// Everything around one evaluation.
-struct Bench {
-    tape: Tape<f64>,
-    params: Vec<f64>,
-    target: Vec<f64>,
-    ids: Vec<u32>,
-    positions: Vec<u32>,
-    spans: Vec<(u32, u32)>,
-    targets: Vec<u32>,
-}
-
-impl Bench {
-    fn new(case: &Case<f64>) -> Self {
-        let mut g = Graph::new();
-        let mut shapes = Shapes::default();
-        (case.build)(&mut g, &mut shapes);
-        assert_eq!(shapes.used, case.params, "{}: parameters of the table row", case.name);
-        let mut rng = Rng::named(5, case.name);
-        let params = (0..case.params).map(|_| rng.normal()).collect();
-        let target = (0..N * 64).map(|_| rng.normal()).collect();
-        Bench {
-            tape: Tape::new(g).unwrap(),
-            params,
-            target,
-            ids: vec![3, 1, 3, 8, 0, 3],
-            positions: vec![0, 1, 0, 0, 1, 2],
-            // Row 0 holds two documents, row 1 sees forward as well (bidirectional).
-            spans: vec![(0, 1), (0, 2), (2, 3), (0, 3), (0, 3), (0, 3)],
-            targets: vec![2, IGNORE, 6, 0, 2, 5],
-        }
-    }
-
-    fn with<R>(&mut self, f: impl FnOnce(&mut Tape<f64>, &[f64], Request<'_, f64>) -> R) -> R {
-        let len = self.tape.input_lens().first().copied().unwrap_or(0);
-        let inputs = [&self.target[..len]];
-        let data = Data {
-            ids: &self.ids,
-            positions: &self.positions,
-            spans: &self.spans,
-            targets: &self.targets,
-            inputs: if len == 0 { &[] } else { &inputs },
-        };
-        let req = Request { frozen: &[], data, weight: 0.3, dropout: Some(11) };
-        f(&mut self.tape, &self.params, req)
-    }
-
-    fn gradient(&mut self) -> (f64, Vec<f64>) {
-        let mut g = vec![f64::NAN; self.params.len()];
-        let r = self.with(|t, p, req| t.gradient(p, req, &mut g, false, &mut []).unwrap());
-        (r.loss, g)
-    }
-
-    fn hvp(&mut self, v: &[f64]) -> Vec<f64> {
-        let mut out = vec![f64::NAN; v.len()];
-        self.with(|t, p, req| t.hvp(p, req, v, &mut out).unwrap());
-        out
-    }
-
-    fn direction(&self, seed: u64) -> Vec<f64> {
-        let mut rng = Rng::new(seed);
-        (0..self.params.len()).map(|_| rng.normal()).collect()
-    }
-
-    fn moved(&mut self, v: &[f64], by: f64) -> (f64, Vec<f64>) {
-        let keep = self.params.clone();
-        self.params.iter_mut().zip(v).for_each(|(p, v)| *p += by * v);
-        let out = self.gradient();
-        self.params = keep;
-        out
-    }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn norm(a: &[f64]) -> f64 {
-    dot(a, a).sqrt()
-}
-
-#[test]
-fn the_vjp_of_every_operation_equals_central_differences() {
-    for case in &cases() {
-        let mut b = Bench::new(case);
-        let (_, g) = b.gradient();
-        for seed in 0..4 {
-            let v = b.direction(seed);
-            let h = 1e-5;
-            let slope = (b.moved(&v, h).0 - b.moved(&v, -h).0) / (2.0 * h);
-            let err = (slope - dot(&g, &v)).abs() / slope.abs().max(1e-3);
-            assert!(
-                err < 1e-7,
-                "{}: slope {slope}, gradient {} (relative {err:.1e})",
-                case.name,
-                dot(&g, &v)
-            );
-        }
-    }
-}
-
-#[test]
-fn the_hessian_product_of_every_operation_equals_differences_of_gradients() {
-    for case in &cases() {
-        let mut b = Bench::new(case);
-        for seed in 0..3 {
-            let v = b.direction(seed);
-            let h = 1e-5;
-            let (hi, lo) = (b.moved(&v, h).1, b.moved(&v, -h).1);
-            let want: Vec<f64> = hi.iter().zip(&lo).map(|(a, b)| (a - b) / (2.0 * h)).collect();
-            let got = b.hvp(&v);
-            let diff: Vec<f64> = got.iter().zip(&want).map(|(a, b)| a - b).collect();
-            let err = norm(&diff) / norm(&want).max(1e-3);
-            assert!(err < 1e-6, "{}: relative error {err:.1e}", case.name);
-        }
-    }
-}
-
-#[test]
-fn the_hessian_of_every_operation_is_symmetric() {
-    for case in &cases() {
-        let mut b = Bench::new(case);
-        let (u, v) = (b.direction(1), b.direction(2));
-        let (hu, hv) = (b.hvp(&u), b.hvp(&v));
-        let (a, c) = (dot(&u, &hv), dot(&v, &hu));
-        let scale = norm(&u) * norm(&hv);
-        assert!((a - c).abs() <= 1e-12 * scale.max(1e-9), "{}: {a} and {c}", case.name);
-    }
-}
-
-#[test]
-fn gradients_accumulate_and_stream_to_the_same_bits() {
-    for case in &cases() {
-        let mut b = Bench::new(case);
-        let (_, g) = b.gradient();
-        let mut twice = g.clone();
-        b.with(|t, p, req| t.gradient(p, req, &mut twice, true, &mut []).unwrap());
-        for (a, t) in g.iter().zip(&twice) {
-            assert!((2.0 * a - t).abs() <= 1e-12 * a.abs().max(1.0), "{}", case.name);
-        }
-        let mut params = b.params.clone();
-        let mut streamed = vec![0.0; g.len()];
-        b.with(|t, _, req| {
-            t.gradient_streaming(&mut params, req, &mut |r, p, g| {
-                streamed[r].copy_from_slice(g);
-                p.fill(f64::NAN);
-            })
-            .unwrap()
-        });
-        assert_eq!(streamed, g, "{}: no rule may read a span after it was handed over", case.name);
-    }
-}
-
-#[test]
-fn repeated_sweeps_and_other_thread_counts_give_the_same_bits() {
-    for case in &cases() {
-        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let two = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
-        let mut b = Bench::new(case);
-        let v = b.direction(1);
-        let first = one.install(|| (b.gradient(), b.hvp(&v)));
-        let second = two.install(|| (b.gradient(), b.hvp(&v)));
-        assert_eq!(first, second, "{}", case.name);
-    }
 }
