@@ -30,9 +30,14 @@ impl Loss<f32> for Inner {
         x: Ins<'_, f32>,
         dx: &mut [Option<Adj<'_, f32>>],
     ) -> Result<LossReport, EvalError> {
-        let loss = x[0].iter().zip(x[1]).map(|(a, b)| f64::from(a * b)).sum();
+        // The peer is handed `g` and computes no value; the sum here is the vectorised one so that it does not count.
+        let loss = rhumb_linalg::vec::dot(x[0], x[1]);
         if let Some(Some(d)) = dx.first_mut() {
-            d.each(|i| x[1][i]);
+            if d.add {
+                d.each(|i| x[1][i]);
+            } else {
+                d.buf.copy_from_slice(x[1]);
+            }
         }
         Ok(LossReport { loss, ..LossReport::default() })
     }

@@ -54,6 +54,26 @@ macro_rules! kernels {
                         a = a.wrapping_add(t.a_stride);
                         b = b.wrapping_add(t.b_stride);
                     }
+                    let alpha = $set1(t.alpha);
+                    // Two loops without a branch inside, so that both are unrolled and the sums stay in registers.
+                    if t.cols == NR && t.init.is_null() {
+                        let zero = $zero();
+                        for i in 0..R {
+                            for j in 0..$nv {
+                                $store(t.c.add(i * t.ldc + j * $lanes), $fma(alpha, acc[i][j], zero));
+                            }
+                        }
+                        return;
+                    }
+                    if t.cols == NR {
+                        for i in 0..R {
+                            for j in 0..$nv {
+                                let old = $load(t.init.add(i * t.init_stride + j * $lanes));
+                                $store(t.c.add(i * t.ldc + j * $lanes), $fma(alpha, acc[i][j], old));
+                            }
+                        }
+                        return;
+                    }
                     // What follows indexes at run time, which would keep the sums in memory during the loop
                     // above; a copy in constant places leaves them in registers.
                     let mut sums = [[$zero(); $nv]; R];
@@ -63,20 +83,6 @@ macro_rules! kernels {
                         }
                     }
                     let acc = std::hint::black_box(&sums);
-                    let alpha = $set1(t.alpha);
-                    if t.cols == NR {
-                        for i in 0..R {
-                            for j in 0..$nv {
-                                let old = if t.init.is_null() {
-                                    $zero()
-                                } else {
-                                    $load(t.init.add(i * t.init_stride + j * $lanes))
-                                };
-                                $store(t.c.add(i * t.ldc + j * $lanes), $fma(alpha, acc[i][j], old));
-                            }
-                        }
-                        return;
-                    }
                     let mut row: [$t; NR] = [0.0; NR];
                     for i in 0..R {
                         for j in 0..$nv {
@@ -224,6 +230,9 @@ macro_rules! available {
 available!(kernels_f32, f32, avx512_f32, avx2_f32);
 available!(kernels_f64, f64, avx512_f64, avx2_f64);
 
+/// Steps of k that are copied for all panels before the next ones are read.
+const STEPS: usize = 8;
+
 /// Defines `Pack` for one scalar type; `$block` square transpositions serve rows that are contiguous along k.
 macro_rules! pack {
     ($name:ident, $t:ty, $(if width >= $block:literal $transpose:ident),+) => {
@@ -233,16 +242,25 @@ macro_rules! pack {
         /// The CPU has AVX2; `dst` takes `n` rounded up to `W` times `k` values, and the source elements exist.
         #[target_feature(enable = "avx2")]
         unsafe fn $name<const W: usize>(dst: *mut $t, src: *const $t, n: usize, k: usize, along: usize, deep: usize) {
-            for i0 in (0..n).step_by(W) {
+            // Steps that are contiguous across panels are read in order, a few at a time for all panels: every line of
+            // memory comes once.
+            let across = if along == 1 { n / W * W } else { 0 };
+            for p0 in (0..if across > 0 { k } else { 0 }).step_by(STEPS) {
+                for i0 in (0..across).step_by(W) {
+                    for p in p0..k.min(p0 + STEPS) {
+                        // SAFETY: step p of rows i0..i0 + W exists in src, as does its place in panel i0 / W.
+                        unsafe {
+                            std::ptr::copy_nonoverlapping(src.add(i0 + p * deep), dst.add(i0 * k + p * W), W);
+                        }
+                    }
+                }
+            }
+            for i0 in (across..n).step_by(W) {
                 let w = W.min(n - i0);
                 // SAFETY: panel i0 / W lies in dst, rows i0..i0 + w in src (both the caller's promise).
                 unsafe {
                     let (dst, src) = (dst.add(i0 * k), src.add(i0 * along));
-                    if w == W && along == 1 {
-                        for p in 0..k {
-                            std::ptr::copy_nonoverlapping(src.add(p * deep), dst.add(p * W), W);
-                        }
-                    } else if w == W && deep == 1 {
+                    if w == W && deep == 1 {
                         let done = $(if W >= $block {
                             for p in (0..k / $block * $block).step_by($block) {
                                 // The last block overlaps the one before when W is no multiple: same values.

@@ -23,6 +23,8 @@ const PARALLEL_WORK: usize = 1 << 18;
 const DOTS_BYTES: usize = 128 << 10;
 /// An operand that takes part in at most this many products per element is read in place when its layout allows.
 const DIRECT: usize = 64;
+/// Rows at a multiple of this distance in bytes compete for the same places of a first-level cache.
+const ALIASING: usize = 4096;
 
 /// A pointer shared between tasks that touch disjoint parts of what it points to.
 struct Shared<T>(*mut T);
@@ -150,11 +152,11 @@ fn even(len: usize, most: usize, unit: usize) -> usize {
     units.div_ceil(len.div_ceil(most.max(unit))) * unit
 }
 
-/// Length of one task's part of the streamed operand: about [`TASK`] and the length that two (hence also
+/// Length of one task's part of the streamed operand: about `task` and the length that two (hence also
 /// four, ...) threads share most evenly. It depends on the shape alone.
-fn task_len(len: usize, width: usize) -> usize {
+fn task_len(len: usize, width: usize, task: usize) -> usize {
     let panels = len.div_ceil(width);
-    let most = (TASK * 3 / 2).div_ceil(width);
+    let most = (task * 3 / 2).div_ceil(width);
     let longest = |per: usize| panels.div_ceil(per).div_ceil(2) * per;
     (most.div_ceil(3)..=most).rev().min_by_key(|&per| longest(per)).unwrap_or(most) * width
 }
@@ -170,7 +172,10 @@ unsafe fn tiles<T: Real>(
     c: *mut T,
     init: Source<T>,
 ) {
-    let rows = Operand::new(a.data, m, (a.row_stride, a.col_stride), kernel.mr, kernel.pack_a, n <= DIRECT);
+    // Rows of A that are contiguous along k are read in place however often: a tile broadcasts single values, and the
+    // few loads more hide behind the multiply-adds, while packing copies the largest operand of a linear layer.
+    let few = n <= DIRECT || (a.col_stride == 1 && a.row_stride * T::BYTES % ALIASING != 0);
+    let rows = Operand::new(a.data, m, (a.row_stride, a.col_stride), kernel.mr, kernel.pack_a, few);
     // A tile reads whole panels of B, so that a ragged last panel must be packed.
     let whole = m <= DIRECT && n % kernel.nr == 0 && b.col_stride == 1;
     let cols = Operand::new(b.data, n, (b.col_stride, b.row_stride), kernel.nr, kernel.pack_b, whole);
@@ -178,7 +183,8 @@ unsafe fn tiles<T: Real>(
     let rows_stream = m >= n;
     let (stream, share) = if rows_stream { (rows, cols) } else { (cols, rows) };
     let kc = even(k, K_BLOCK, 1);
-    let task = task_len(stream.len, stream.width);
+    // Without packing, small tasks cost nothing and threads wait less for the last one.
+    let task = task_len(stream.len, stream.width, if stream.direct { TASK / 2 } else { TASK });
     // Where the shared operand exceeds its buffer, cut the dimension that costs less to come back to: each
     // further block of steps reads and writes C again, each further chunk packs the streamed operand again.
     let room = SHARED_BYTES / T::BYTES;

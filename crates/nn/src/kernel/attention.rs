@@ -79,40 +79,106 @@ impl<T> Shared<T> {
     }
 }
 
-/// `dst = src` rotated by the position (`dir` 1) or back (`dir` -1), times `scale`.
+/// Columns that are rotated together: a loop of unknown short length does not vectorise.
+const LANES: usize = 8;
+
+/// Calls `set(dst, value)` for `src` rotated by the position (`dir` 1) or back (`dir` -1), times `scale`.
 #[inline(always)]
-fn rotate<T: Real>(rope: Option<Angles<'_, T>>, dst: &mut [T], src: &[T], pos: usize, dir: T, scale: T) {
+fn rotate_with<T: Real>(
+    rope: Option<Angles<'_, T>>,
+    dst: &mut [T],
+    src: &[T],
+    pos: usize,
+    dir: T,
+    scale: T,
+    set: impl Fn(&mut T, T),
+) {
     let Some(a) = rope else {
-        dst.iter_mut().zip(src).for_each(|(d, s)| *d = *s * scale);
+        let (mut d, s) = (dst.chunks_exact_mut(LANES), src.chunks_exact(LANES));
+        let rest = s.remainder();
+        for (d, s) in d.by_ref().zip(s) {
+            let v: [T; LANES] = std::array::from_fn(|l| s[l] * scale);
+            d.iter_mut().zip(v).for_each(|(d, v)| set(d, v));
+        }
+        d.into_remainder().iter_mut().zip(rest).for_each(|(d, s)| set(d, *s * scale));
         return;
     };
     let r = dst.len() / 2;
     let (cos, sin) = (&a.cos[pos * r..][..r], &a.sin[pos * r..][..r]);
     let (d0, d1) = dst.split_at_mut(r);
     let (s0, s1) = src.split_at(r);
-    for i in 0..r {
-        let (x, y, s) = (s0[i] * scale, s1[i] * scale, sin[i] * dir);
-        d0[i] = x * cos[i] - y * s;
-        d1[i] = x * s + y * cos[i];
+    let whole = r / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let (x, y) = (&s0[at..at + LANES], &s1[at..at + LANES]);
+        let (c, s) = (&cos[at..at + LANES], &sin[at..at + LANES]);
+        // Both halves before the first store: the compiler cannot know that they do not overlap.
+        let (mut lo, mut hi) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+        for l in 0..LANES {
+            let (x, y, s) = (x[l] * scale, y[l] * scale, s[l] * dir);
+            lo[l] = x * c[l] - y * s;
+            hi[l] = x * s + y * c[l];
+        }
+        d0[at..at + LANES].iter_mut().zip(lo).for_each(|(d, v)| set(d, v));
+        d1[at..at + LANES].iter_mut().zip(hi).for_each(|(d, v)| set(d, v));
     }
+    for i in whole..r {
+        let (x, y, s) = (s0[i] * scale, s1[i] * scale, sin[i] * dir);
+        set(&mut d0[i], x * cos[i] - y * s);
+        set(&mut d1[i], x * s + y * cos[i]);
+    }
+}
+
+/// Rows that are asked for ahead: one head's columns are a page apart, which no hardware prefetcher follows.
+const AHEAD: usize = 12;
+
+/// Asks for the `len` values from `at` on; any address will do.
+#[inline(always)]
+fn prefetch<T: Real>(base: *const T, at: usize, len: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for i in (0..len).step_by(64 / T::BYTES) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(base.wrapping_add(at + i).cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (base, at, len);
+}
+
+/// `dst [hd, len] = src [len, hd]^T`.
+#[inline(always)]
+fn transpose<T: Real>(dst: &mut [T], src: &[T], len: usize, hd: usize) {
+    let (tokens, columns) = (len / LANES * LANES, hd / LANES * LANES);
+    for t in (0..tokens).step_by(LANES) {
+        for c in (0..columns).step_by(LANES) {
+            let mut tile = [[T::ZERO; LANES]; LANES];
+            for i in 0..LANES {
+                let row = &src[(t + i) * hd + c..][..LANES];
+                for j in 0..LANES {
+                    tile[j][i] = row[j];
+                }
+            }
+            for (j, row) in tile.iter().enumerate() {
+                dst[(c + j) * len + t..][..LANES].copy_from_slice(row);
+            }
+        }
+    }
+    for t in 0..len {
+        for c in if t < tokens { columns } else { 0 }..hd {
+            dst[c * len + t] = src[t * hd + c];
+        }
+    }
+}
+
+/// `dst = src` rotated by the position (`dir` 1) or back (`dir` -1), times `scale`.
+#[inline(always)]
+fn rotate<T: Real>(rope: Option<Angles<'_, T>>, dst: &mut [T], src: &[T], pos: usize, dir: T, scale: T) {
+    rotate_with(rope, dst, src, pos, dir, scale, |d, v| *d = v);
 }
 
 /// As [`rotate`], added to `dst`.
 #[inline(always)]
 fn rotate_add<T: Real>(rope: Option<Angles<'_, T>>, dst: &mut [T], src: &[T], pos: usize, dir: T, scale: T) {
-    let Some(a) = rope else {
-        dst.iter_mut().zip(src).for_each(|(d, s)| *d += *s * scale);
-        return;
-    };
-    let r = dst.len() / 2;
-    let (cos, sin) = (&a.cos[pos * r..][..r], &a.sin[pos * r..][..r]);
-    let (d0, d1) = dst.split_at_mut(r);
-    let (s0, s1) = src.split_at(r);
-    for i in 0..r {
-        let (x, y, s) = (s0[i] * scale, s1[i] * scale, sin[i] * dir);
-        d0[i] += x * cos[i] - y * s;
-        d1[i] += x * s + y * cos[i];
-    }
+    rotate_with(rope, dst, src, pos, dir, scale, |d, v| *d += v);
 }
 
 /// Rotary embedding on its own, for rows of `heads` heads.
@@ -146,14 +212,26 @@ impl<T: Real> Where<'_, T> {
         simd!(|| {
             for (t, dst) in dst.chunks_exact_mut(hd).take(len).enumerate() {
                 let row = b * len + t;
+                prefetch(src.as_ptr(), (row + AHEAD) * width + col, hd);
                 let src = &src[row * width + col..][..hd];
-                if rot {
-                    rotate(rope, dst, src, self.positions[row] as usize, T::ONE, scale);
-                } else {
-                    dst.copy_from_slice(src);
-                }
+                rotate(rope, dst, src, self.positions[row] as usize, T::ONE, scale);
             }
         });
+    }
+
+    /// [`Where::load`] to `rows [len, hd]` and, transposed, to `dst [hd, len]`.
+    fn load_transposed(
+        &self,
+        dst: &mut [T],
+        rows: &mut [T],
+        src: &[T],
+        b: usize,
+        width: usize,
+        col: usize,
+        rot: bool,
+    ) {
+        self.load(rows, src, b, width, col, rot, T::ONE);
+        simd!(|| transpose(dst, rows, self.shape.len, self.shape.head_dim));
     }
 
     /// Keys that query rows `i0..i0 + n` of batch row `b` see together.
@@ -184,16 +262,17 @@ pub(crate) fn forward<T: Real>(at: Where<'_, T>, qkv: &[T], out: &mut [T], lse: 
         let block = BLOCK.min(len);
         let head = len * hd;
         let mut buf = at.scratch.get(3 * head + block * hd + block * len);
-        let [q, k, v, o, p] = split(&mut buf, [head, head, head, block * hd, block * len]);
+        let [q, kt, v, o, p] = split(&mut buf, [head, head, head, block * hd, block * len]);
+        // Keys pass through the buffer of the values, which are loaded last.
+        at.load_transposed(kt, v, qkv, b, w, s.k(kv), true);
         at.load(q, qkv, b, w, s.q(h), true, s.scale());
-        at.load(k, qkv, b, w, s.k(kv), true, T::ONE);
         at.load(v, qkv, b, w, s.v(kv), false, T::ONE);
         for i0 in (0..len).step_by(BLOCK) {
             let rows = BLOCK.min(len - i0);
             let (lo, hi) = at.keys(b, i0, rows);
             let n = hi - lo;
-            let (kk, vv) = (&k[lo * hd..hi * hd], &v[lo * hd..hi * hd]);
-            scores(p, &q[i0 * hd..], kk, rows, n, hd, Init::Zero);
+            let vv = &v[lo * hd..hi * hd];
+            scores(p, &q[i0 * hd..], &kt[lo..], len, (rows, n, hd), Init::Zero);
             let mut inv = [T::ZERO; BLOCK];
             simd!(|| {
                 for (r, p) in p.chunks_exact_mut(n.max(1)).take(rows).enumerate() {
@@ -208,19 +287,29 @@ pub(crate) fn forward<T: Real>(at: Where<'_, T>, qkv: &[T], out: &mut [T], lse: 
                 }
             });
             gemm(false, (rows, hd, n), T::ONE, o, hd, Mat::rows(p, n), Mat::rows(vv, hd), Init::Zero);
-            for r in 0..rows {
-                // SAFETY: this task owns head h of batch row b.
-                let dst = unsafe { to.row((b * len + i0 + r) * ow + h * hd, hd) };
-                dst.iter_mut().zip(&o[r * hd..][..hd]).for_each(|(d, o)| *d = *o * inv[r]);
-            }
+            simd!(|| {
+                for r in 0..rows {
+                    // SAFETY: this task owns head h of batch row b.
+                    let dst = unsafe { to.row((b * len + i0 + r) * ow + h * hd, hd) };
+                    rotate(None, dst, &o[r * hd..][..hd], 0, T::ONE, inv[r]);
+                }
+            });
         }
     });
 }
 
-/// `p [rows, n] = q k^T`.
+/// `p [rows, n] (+)= q kt`, `kt` being columns of a `[hd, len]` matrix: the keys are transposed once per head instead
+/// of packed by every product.
 #[inline(always)]
-fn scores<T: Real>(p: &mut [T], q: &[T], k: &[T], rows: usize, n: usize, hd: usize, init: Init<'_, T>) {
-    gemm(false, (rows, n, hd), T::ONE, p, n, Mat::rows(q, hd), Mat::cols(k, hd), init);
+fn scores<T: Real>(
+    p: &mut [T],
+    q: &[T],
+    kt: &[T],
+    len: usize,
+    (rows, n, hd): (usize, usize, usize),
+    init: Init<'_, T>,
+) {
+    gemm(false, (rows, n, hd), T::ONE, p, n, Mat::rows(q, hd), Mat::rows(kt, len), init);
 }
 
 /// `c [m, hd] (+)= a [rows, m]^T b [rows, hd]`.
@@ -247,11 +336,12 @@ pub(crate) fn backward<T: Real>(
         let (b, kv) = (task / s.kv_heads, task % s.kv_heads);
         let block = BLOCK.min(len);
         let (head, tile) = (len * hd, block * len);
-        let mut buf = at.scratch.get(7 * head + len + 2 * tile);
-        let [q, k, v, d, dq, dk, dv, delta, p, ds] =
-            split(&mut buf, [head, head, head, head, head, head, head, len, tile, tile]);
-        at.load(k, qkv, b, w, s.k(kv), true, T::ONE);
-        at.load(v, qkv, b, w, s.v(kv), false, T::ONE);
+        let mut buf = at.scratch.get(8 * head + len + 2 * tile);
+        let [q, k, kt, vt, d, dq, dk, dv, delta, p, ds] =
+            split(&mut buf, [head, head, head, head, head, head, head, head, len, tile, tile]);
+        at.load_transposed(kt, k, qkv, b, w, s.k(kv), true);
+        // The rows of the values are not needed: they pass through a buffer that is cleared below.
+        at.load_transposed(vt, dv, qkv, b, w, s.v(kv), false);
         dk.fill(T::ZERO);
         dv.fill(T::ZERO);
         for h in kv * s.group()..(kv + 1) * s.group() {
@@ -259,6 +349,7 @@ pub(crate) fn backward<T: Real>(
             at.load(d, dout, b, ow, h * hd, false, T::ONE);
             simd!(|| {
                 for t in 0..len {
+                    prefetch(out.as_ptr(), (b * len + t + AHEAD) * ow + h * hd, hd);
                     let o = &out[(b * len + t) * ow + h * hd..][..hd];
                     delta[t] = dot(&d[t * hd..][..hd], o);
                 }
@@ -268,10 +359,10 @@ pub(crate) fn backward<T: Real>(
                 let rows = BLOCK.min(len - i0);
                 let (lo, hi) = at.keys(b, i0, rows);
                 let n = hi - lo;
-                let (kk, vv) = (&k[lo * hd..hi * hd], &v[lo * hd..hi * hd]);
+                let kk = &k[lo * hd..hi * hd];
                 let (qi, di) = (&q[i0 * hd..][..rows * hd], &d[i0 * hd..][..rows * hd]);
-                scores(p, qi, kk, rows, n, hd, Init::Zero);
-                scores(ds, di, vv, rows, n, hd, Init::Zero);
+                scores(p, qi, &kt[lo..], len, (rows, n, hd), Init::Zero);
+                scores(ds, di, &vt[lo..], len, (rows, n, hd), Init::Zero);
                 simd!(|| {
                     let both = p.chunks_exact_mut(n.max(1)).zip(ds.chunks_exact_mut(n.max(1)));
                     for (r, (p, ds)) in both.take(rows).enumerate() {
@@ -327,6 +418,7 @@ unsafe fn store<T: Real>(
     simd!(|| {
         for (t, src) in src.chunks_exact(hd).take(len).enumerate() {
             let row = b * len + t;
+            prefetch(to.0, (row + AHEAD) * w + col, hd);
             // SAFETY: the caller's promise.
             let dst = unsafe { to.row(row * w + col, hd) };
             if add {
@@ -356,13 +448,14 @@ pub(crate) fn forward_tangent<T: Real>(
         let kv = h / s.group();
         let (block, head) = (BLOCK.min(len), len * hd);
         let mut buf = at.scratch.get(6 * head + block * hd + 2 * block * len);
-        let [q, k, v, tq, tk, tv, o, p, tp] =
+        let [q, kt, v, tq, tkt, tv, o, p, tp] =
             split(&mut buf, [head, head, head, head, head, head, block * hd, block * len, block * len]);
+        // Keys pass through the buffer of the values, which are loaded last.
+        at.load_transposed(kt, v, qkv, b, w, s.k(kv), true);
+        at.load_transposed(tkt, v, tqkv, b, w, s.k(kv), true);
         at.load(q, qkv, b, w, s.q(h), true, s.scale());
-        at.load(k, qkv, b, w, s.k(kv), true, T::ONE);
         at.load(v, qkv, b, w, s.v(kv), false, T::ONE);
         at.load(tq, tqkv, b, w, s.q(h), true, s.scale());
-        at.load(tk, tqkv, b, w, s.k(kv), true, T::ONE);
         at.load(tv, tqkv, b, w, s.v(kv), false, T::ONE);
         let lse = &lse[task * len..][..len];
         for i0 in (0..len).step_by(BLOCK) {
@@ -370,9 +463,10 @@ pub(crate) fn forward_tangent<T: Real>(
             let (lo, hi) = at.keys(b, i0, rows);
             let n = hi - lo;
             let keys = lo * hd..hi * hd;
-            scores(p, &q[i0 * hd..], &k[keys.clone()], rows, n, hd, Init::Zero);
-            scores(tp, &tq[i0 * hd..], &k[keys.clone()], rows, n, hd, Init::Zero);
-            scores(tp, &q[i0 * hd..], &tk[keys.clone()], rows, n, hd, Init::Keep);
+            let size = (rows, n, hd);
+            scores(p, &q[i0 * hd..], &kt[lo..], len, size, Init::Zero);
+            scores(tp, &tq[i0 * hd..], &kt[lo..], len, size, Init::Zero);
+            scores(tp, &q[i0 * hd..], &tkt[lo..], len, size, Init::Keep);
             simd!(|| {
                 let both = p.chunks_exact_mut(n.max(1)).zip(tp.chunks_exact_mut(n.max(1)));
                 for (r, (p, tp)) in both.take(rows).enumerate() {
@@ -434,18 +528,19 @@ pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqk
         let (b, kv) = (task / s.kv_heads, task % s.kv_heads);
         let (block, head) = (BLOCK.min(len), len * hd);
         let tile = block * len;
-        let mut buf = at.scratch.get(11 * head + 2 * len + 4 * tile);
-        let [q, k, v, d, tq, tk, tv, td, tdq, tdk, tdv, delta, tdelta, p, tp, ds, tds] = split(
+        let mut buf = at.scratch.get(13 * head + 2 * len + 4 * tile);
+        let [q, k, kt, vt, d, tq, tk, tkt, tvt, td, tdq, tdk, tdv, delta, tdelta, p, tp, ds, tds] = split(
             &mut buf,
             [
-                head, head, head, head, head, head, head, head, head, head, head, len, len, tile, tile, tile,
-                tile,
+                head, head, head, head, head, head, head, head, head, head, head, head, head, len, len, tile,
+                tile, tile, tile,
             ],
         );
-        at.load(k, x.qkv, b, w, s.k(kv), true, T::ONE);
-        at.load(v, x.qkv, b, w, s.v(kv), false, T::ONE);
-        at.load(tk, x.tqkv, b, w, s.k(kv), true, T::ONE);
-        at.load(tv, x.tqkv, b, w, s.v(kv), false, T::ONE);
+        at.load_transposed(kt, k, x.qkv, b, w, s.k(kv), true);
+        at.load_transposed(tkt, tk, x.tqkv, b, w, s.k(kv), true);
+        // The rows of the values are not needed: they pass through a buffer that is cleared below.
+        at.load_transposed(vt, tdv, x.qkv, b, w, s.v(kv), false);
+        at.load_transposed(tvt, tdv, x.tqkv, b, w, s.v(kv), false);
         tdk.fill(T::ZERO);
         tdv.fill(T::ZERO);
         for h in kv * s.group()..(kv + 1) * s.group() {
@@ -469,12 +564,13 @@ pub(crate) fn backward_tangent<T: Real>(at: Where<'_, T>, x: Around<'_, T>, tdqk
                 let (lo, hi) = at.keys(b, i0, rows);
                 let n = hi - lo;
                 let (keys, qs) = (lo * hd..hi * hd, i0 * hd..(i0 + rows) * hd);
-                scores(p, &q[qs.clone()], &k[keys.clone()], rows, n, hd, Init::Zero);
-                scores(tp, &tq[qs.clone()], &k[keys.clone()], rows, n, hd, Init::Zero);
-                scores(tp, &q[qs.clone()], &tk[keys.clone()], rows, n, hd, Init::Keep);
-                scores(ds, &d[qs.clone()], &v[keys.clone()], rows, n, hd, Init::Zero);
-                scores(tds, &td[qs.clone()], &v[keys.clone()], rows, n, hd, Init::Zero);
-                scores(tds, &d[qs.clone()], &tv[keys.clone()], rows, n, hd, Init::Keep);
+                let size = (rows, n, hd);
+                scores(p, &q[qs.clone()], &kt[lo..], len, size, Init::Zero);
+                scores(tp, &tq[qs.clone()], &kt[lo..], len, size, Init::Zero);
+                scores(tp, &q[qs.clone()], &tkt[lo..], len, size, Init::Keep);
+                scores(ds, &d[qs.clone()], &vt[lo..], len, size, Init::Zero);
+                scores(tds, &td[qs.clone()], &vt[lo..], len, size, Init::Zero);
+                scores(tds, &d[qs.clone()], &tvt[lo..], len, size, Init::Keep);
                 simd!(|| {
                     let n1 = n.max(1);
                     let four = p.chunks_exact_mut(n1).zip(tp.chunks_exact_mut(n1));
