@@ -178,8 +178,11 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::new`]; a rank of zero; targets that match no projection.
     pub fn with_lora(config: DecoderConfig, lora: &LoraConfig) -> Result<Self, ModelError> {
-        if lora.rank == 0 {
-            return Err(ModelError::Config("lora.rank is 0: use 4 to 64".into()));
+        if !(1..=1 << 16).contains(&lora.rank) {
+            return Err(ModelError::Config(format!("lora.rank is {}: use 4 to 64", lora.rank)));
+        }
+        if !lora.alpha.is_finite() {
+            return Err(ModelError::Config(format!("lora.alpha is {}: use 16", lora.alpha)));
         }
         let d = Self::build(config, Some(lora))?;
         if d.layout().is_empty() {
