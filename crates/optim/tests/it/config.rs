@@ -87,3 +87,23 @@ fn the_schema_lists_every_key() {
         assert!(schema.contains(&format!("\"{key}\"")), "{key}");
     }
 }
+
+#[test]
+fn words_sizes_and_strictness_of_the_name_presets_come_from_settings() {
+    let c = parse(r#"{"preset": "1.1.1", "names": {"strict": true, "keywords": {"value": []}}}"#).unwrap();
+    assert_eq!(c.partition(&one("v_proj", &[4, 6], Role::Other)).unwrap().blocks(), 1);
+    let e = c.build::<f32>(&one("wpe", &[4, 6], Role::Other)).err().unwrap().to_string();
+    assert!(e.contains("wpe") && e.contains("position table"), "{e}");
+    let c = parse(r#"{"preset": "v0", "names": {"heads": 2, "dim": 4}}"#).unwrap();
+    assert_eq!(c.partition(&one("attn.qkv.weight", &[12, 4], Role::Other)).unwrap().blocks(), 6);
+    assert_eq!(c.state_bytes(&one("attn.qkv.weight", &[12, 4], Role::Other), 4).unwrap(), 4 * (48 + 6));
+
+    // Settings that a preset or a kind would ignore are refused.
+    let e = parse(r#"{"preset": "1.0.4", "names": {"keywords": {"value": []}}}"#).unwrap().validate();
+    assert!(e.unwrap_err().to_string().contains("keywords.value"));
+    let e = parse(r#"{"kind": "adamw", "names": {"strict": true}}"#).unwrap().validate();
+    assert!(e.unwrap_err().to_string().contains("adam-mini"));
+    assert!(parse(r#"{"names": {"lenient": true}}"#).unwrap_err().contains("strict"));
+    // Defaults leave no trace in a manifest.
+    assert!(!serde_json::to_string(&OptimizerConfig::default()).unwrap().contains("names"));
+}

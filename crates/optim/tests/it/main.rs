@@ -4,6 +4,7 @@
 mod battery;
 mod checkpoint;
 mod config;
+mod convert;
 mod exact;
 mod groups;
 mod invariants;
