@@ -142,7 +142,8 @@ fn export(model: &Path, format: Format, dtype: Dtype, out: &Path) -> Result<Outp
     }
     .map_err(from_io)?;
     // What other programs will read is read again, so that a loss is known before it is shipped.
-    let difference = Difference::of(&files.tensors, &open_files(out)?.tensors);
+    let again = files.read_again(out).map_err(from_io)?;
+    let difference = Difference::of(&files.tensors, &again.tensors);
     let size = match format {
         Format::Hf => 4 * files.parameters() as u64,
         Format::Gguf => std::fs::metadata(out).map_or(0, |m| m.len()),

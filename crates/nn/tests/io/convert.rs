@@ -6,6 +6,7 @@ use std::fs;
 use rhumb_nn::io::gguf::{self, Array, GgmlType, GgufFile, Metadata, TensorOut};
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::{IoError, TensorData};
+use rhumb_nn::model::DecoderConfig;
 use serde_json::json;
 
 use super::model_dir::model;
@@ -78,6 +79,35 @@ fn llama_3_frequencies_survive_gguf() {
     assert_eq!(back.tensors, files.tensors);
     files.config["rope_scaling"]["rope_type"] = json!("yarn");
     refused(files.to_gguf(&path, GgmlType::F32), &["rope_scaling", "yarn"]);
+}
+
+#[test]
+fn base_and_stretching_of_the_newer_key_survive_gguf() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    for context in [8192, 4096] {
+        let mut files = model("llama");
+        files.config.as_object_mut().unwrap().remove("rope_theta");
+        files.config["rope_parameters"] = json!({"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 8.0,
+            "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": context});
+        files.to_gguf(&path, GgmlType::F32).unwrap();
+        let back = files.read_again(&path).unwrap();
+        let config = |m: &ModelFiles| DecoderConfig::from_json(&m.config).unwrap();
+        assert_eq!(config(&back), config(&files));
+        assert_eq!(config(&back).rope.unwrap().theta, 500_000.0);
+        assert_eq!(back.tensors, files.tensors);
+    }
+}
+
+#[test]
+fn a_file_of_another_model_is_not_taken_for_the_export() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("m.gguf");
+    let mut files = model("llama");
+    files.to_gguf(&path, GgmlType::F32).unwrap();
+    assert_eq!(files.read_again(&path).unwrap().tensors, files.tensors);
+    files.config["rope_theta"] = json!(500_000.0);
+    refused(files.read_again(&path), &["m.gguf", "rotary base", "100000", "500000", "another model"]);
 }
 
 #[test]

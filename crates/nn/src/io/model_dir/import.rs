@@ -15,6 +15,8 @@ struct Sizes {
     kv_heads: usize,
     head_dim: usize,
     theta: f64,
+    /// Context before a stretching of the positions.
+    original: f64,
 }
 
 impl ModelFiles {
@@ -98,7 +100,9 @@ fn sizes(file: &GgufFile, arch: Arch) -> Result<Sizes, IoError> {
         return Err(IoError::key(file.path(), &key("rope.scaling.type"), what));
     }
     let theta = file.optional(&key("rope.freq_base"), "a number", Value::as_f64)?.unwrap_or(10_000.0);
-    Ok(Sizes { layers: count("block_count")?, heads, kv_heads, head_dim, theta })
+    let original = file.optional(&key(rope::ORIGINAL), "a whole number", Value::as_u64)?;
+    let original = original.map_or(rope::CONTEXT, |n| n as f64);
+    Ok(Sizes { layers: count("block_count")?, heads, kv_heads, head_dim, theta, original })
 }
 
 fn tensors(file: &mut GgufFile, arch: Arch, sizes: &Sizes) -> Result<(TensorMap, Option<Json>), IoError> {
@@ -108,9 +112,10 @@ fn tensors(file: &mut GgufFile, arch: Arch, sizes: &Sizes) -> Result<(TensorMap,
     for name in names {
         let mut t = file.tensor(&name)?;
         if name == rope::ROPE_FREQS {
-            scaling = Some(rope::to_config(&t, sizes.head_dim, sizes.theta).ok_or_else(|| {
-                IoError::tensor(&path, &name, "holds rotary frequencies that no known rope_scaling gives")
-            })?);
+            scaling =
+                Some(rope::to_config(&t, sizes.head_dim, sizes.theta, sizes.original).ok_or_else(|| {
+                    IoError::tensor(&path, &name, "holds rotary frequencies that no known rope_scaling gives")
+                })?);
             continue;
         }
         let hf = arch.to_hf(&name).filter(|_| layer_of(&name).is_none_or(|n| n < sizes.layers)).ok_or_else(
