@@ -5,6 +5,7 @@ use std::process::Command;
 
 use rhumb_nn::io::gguf::{GgmlType, GgufFile};
 use rhumb_nn::io::model_dir::ModelFiles;
+use rhumb_nn::model::{Decoder, DecoderConfig, Session, load};
 
 fn model() -> Option<PathBuf> {
     let path = std::env::var_os("RHUMB_MODELS")
@@ -143,4 +144,29 @@ fn foreign_loaders_find_the_same_weights_under_their_names_with_queries_and_keys
 
 fn same(a: &[f32], b: &[f32]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(x, y)| x.to_bits() == y.to_bits())
+}
+
+/// Golden values from a NumPy forward pass over the same weights in f32.
+#[test]
+fn the_first_step_of_smollm2_has_the_logits_of_an_independent_implementation() {
+    const PROMPT: [u32; 37] = [
+        1, 9690, 198, 2683, 359, 253, 5356, 5646, 11173, 3365, 3511, 308, 34519, 28, 7018, 411, 407, 19712,
+        8182, 2, 198, 1, 4093, 198, 1780, 314, 260, 3575, 282, 4649, 47, 2, 198, 1, 520, 9531, 198,
+    ];
+    let Some(path) = model() else { return };
+    let files = ModelFiles::open(&path).unwrap();
+    let model = Decoder::new(DecoderConfig::from_json(&files.config).unwrap()).unwrap();
+    let params: Vec<f32> = load(&model, &files.tensors).unwrap();
+    let logits = Session::new(&model, &params, &[], 64).push(&PROMPT).unwrap();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    assert_eq!(order[..5], [504, 60, 15_319, 2219, 7026]);
+    for (i, want) in order.iter().zip([25.3254, 25.2433, 24.9424, 24.4017, 24.3146]) {
+        assert!((logits[*i] - want).abs() < 2e-3, "token {i}: {} is not {want}", logits[*i]);
+    }
+    let top = f64::from(logits[504]);
+    let weights: Vec<f64> = logits.iter().map(|z| (f64::from(*z) - top).exp()).collect();
+    let total: f64 = weights.iter().sum();
+    let entropy: f64 = weights.iter().filter(|w| **w > 0.0).map(|w| w / total * (total / w).ln()).sum();
+    assert!((entropy - 3.5870).abs() < 2e-3, "entropy {entropy}");
 }
