@@ -1,6 +1,7 @@
 use std::io::BufRead;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{DataError, Message};
 
@@ -91,10 +92,32 @@ impl<R: BufRead> Rows<R> {
         if messages.is_empty() {
             return Err("the list of messages is empty".into());
         }
-        match messages.iter().position(|m| m.role.trim().is_empty()) {
-            Some(i) => Err(format!("message {} has an empty role", i + 1)),
+        match messages.iter().enumerate().find_map(|(i, m)| Some((i + 1, wrong(m)?))) {
+            Some((i, what)) => Err(format!("message {i} has {what}")),
             None => Ok(Some(Conversation::Messages(messages))),
         }
+    }
+}
+
+/// What a message must not have.
+fn wrong(m: &Message) -> Option<&'static str> {
+    let empty = |v: &Value| match v {
+        Value::Null => true,
+        Value::String(s) => s.is_empty(),
+        Value::Array(a) => a.is_empty(),
+        Value::Object(o) => o.is_empty(),
+        Value::Bool(_) | Value::Number(_) => false,
+    };
+    // A name says who speaks, not what.
+    let other = m.extra.iter().any(|(key, v)| key != "name" && !empty(v));
+    if m.role.trim().is_empty() {
+        Some("an empty role")
+    } else if m.content.is_none() && m.extra.get("tool_calls").is_none_or(empty) {
+        Some("neither content nor tool_calls")
+    } else if m.role == "assistant" && m.text().is_empty() && !other {
+        Some("an empty answer: only its end would be trained")
+    } else {
+        None
     }
 }
 
@@ -152,6 +175,16 @@ mod tests {
     }
 
     #[test]
+    fn fields_beside_the_content_are_kept() {
+        let text = r#"{"messages":[{"role":"assistant","content":null,"tool_calls":[{"id":"c"}]},
+            {"role":"tool","content":"","tool_call_id":"c"}]}"#;
+        let rows = read(text.replace('\n', " ").as_bytes()).unwrap();
+        let Conversation::Messages(m) = &rows[0].conversation else { panic!("{rows:?}") };
+        assert_eq!((m[0].content.as_deref(), &m[0].extra["tool_calls"][0]["id"]), (None, &"c".into()));
+        assert_eq!((m[1].text(), &m[1].extra["tool_call_id"]), ("", &"c".into()));
+    }
+
+    #[test]
     fn a_broken_line_7_is_named() {
         let good = "{\"prompt\":\"a\",\"completion\":\"b\"}\n".repeat(6);
         let error = read(format!("{good}{{\"prompt\":\"a\",\n{good}").as_bytes()).unwrap_err();
@@ -168,11 +201,18 @@ mod tests {
 
     #[test]
     fn each_malformed_row_says_what_is_wrong() {
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&[u8], &str); 13] = [
             (b"[]", "line 1: "),
             (b"{}", "neither messages nor prompt"),
             (b"{\"messages\":[]}", "list of messages is empty"),
-            (b"{\"messages\":[{\"role\":\"user\"}]}", "missing field `content`"),
+            (b"{\"messages\":[{\"role\":\"user\"}]}", "message 1 has neither content nor tool_calls"),
+            (b"{\"messages\":[{\"role\":\"user\",\"content\":null}]}", "message 1 has neither content"),
+            (
+                b"{\"messages\":[{\"role\":\"a\",\"content\":null,\"tool_calls\":[]}]}",
+                "neither content nor tool_calls",
+            ),
+            (b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}]}", "message 1 has an empty answer"),
+            (b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"name\":\"x\"}]}", "an empty answer"),
             (b"{\"messages\":[{\"role\":\"\",\"content\":\"\"}]}", "message 1 has an empty role"),
             (b"{\"messages\":[],\"prompt\":\"\"}", "both messages and prompt"),
             (b"{\"prompt\":\"a\"}", "a prompt without a completion"),

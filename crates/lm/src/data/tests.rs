@@ -37,7 +37,7 @@ struct Chat;
 
 impl ChatFormat for Chat {
     fn render(&self, messages: &[Message], prompt: bool) -> Result<String, String> {
-        let turn = |m: &Message| format!("<s>{}\n{}<end>\n", &m.role[..1], m.content);
+        let turn = |m: &Message| format!("<s>{}\n{}<end>\n", &m.role[..1], m.text());
         let text: String = messages.iter().map(turn).collect();
         Ok(if prompt { text + "<s>a\n" } else { text })
     }
@@ -75,7 +75,20 @@ struct Mute;
 
 impl ChatFormat for Mute {
     fn render(&self, messages: &[Message], _: bool) -> Result<String, String> {
-        Ok(messages.iter().filter(|m| m.role == "user").map(|m| m.content.as_str()).collect())
+        Ok(messages.iter().filter(|m| m.role == "user").map(|m| m.text()).collect())
+    }
+}
+
+/// As [`Chat`], with the calls of tools.
+struct Calls;
+
+impl ChatFormat for Calls {
+    fn render(&self, messages: &[Message], prompt: bool) -> Result<String, String> {
+        let with_calls = |m: &Message| match m.extra.get("tool_calls") {
+            None => m.clone(),
+            Some(calls) => Message::new(m.role.clone(), calls.to_string()),
+        };
+        Chat.render(&messages.iter().map(with_calls).collect::<Vec<_>>(), prompt)
     }
 }
 
@@ -276,4 +289,17 @@ fn twins_of_a_held_out_document_are_not_trained() {
     assert_eq!(repeated(&examples, &s.held_out), 3);
     let error = split(examples, 10, 5).unwrap_err().to_string();
     assert!(error.contains("10 of 10 different conversations (60 lines)"), "{error}");
+}
+
+#[test]
+fn calls_of_tools_are_trained_or_refused_but_never_dropped() {
+    let text = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},\
+                {\"role\":\"assistant\",\"content\":null,\"tool_calls\":[7]}]}";
+    let row = Rows::new(text.as_bytes(), "chat.jsonl").next().unwrap().unwrap();
+    let example = tokenizing(&Chars, Some(&Calls)).example(&row, "chat.jsonl").unwrap();
+    let trained: Vec<u32> =
+        example.ids.iter().zip(&example.live).filter(|(_, live)| **live).map(|(id, _)| *id).collect();
+    assert_eq!(trained, Chars.encode("[7]<end>\n").unwrap());
+    let e = tokenizing(&Chars, Some(&Chat)).example(&row, "chat.jsonl").unwrap_err().to_string();
+    assert!(e.contains("line 1") && e.contains("tool_calls") && e.contains("template"), "{e}");
 }

@@ -13,20 +13,31 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error, ErrorKind, context};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant`, or what else the template knows.
     pub role: String,
-    /// The text.
-    pub content: String,
+    /// The text; `None` where a turn has other content, such as calls of tools.
+    #[serde(default)]
+    pub content: Option<String>,
+    /// What else the turn has: `tool_calls`, `name`, `reasoning_content` ... Templates see these fields beside
+    /// the role and the content.
+    #[serde(flatten)]
+    pub extra: Map<String, Json>,
 }
 
 impl Message {
     /// A turn of this role.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: Some(content.into()), extra: Map::new() }
+    }
+
+    /// The text, empty without one.
+    pub fn text(&self) -> &str {
+        self.content.as_deref().unwrap_or_default()
     }
 }
 
@@ -62,17 +73,22 @@ pub enum TemplateError {
 /// `strftime_now` and `tojson` exist, Python's methods work on strings, lists and maps, and the special tokens
 /// (`bos_token`, `eos_token` ...) are variables. `strftime_now` is in UTC. `{% generation %}` marks the trained
 /// part for other tools and does not change the text.
+///
+/// The time that `strftime_now` tells is an input like the messages: it is fixed when the template is made, and
+/// [`ChatTemplate::at`] sets another, so that a run that records [`ChatTemplate::now`] can be repeated.
 #[derive(Debug)]
 pub struct ChatTemplate {
     env: Environment<'static>,
     special: BTreeMap<String, String>,
+    now: SystemTime,
+    tells_time: bool,
 }
 
 const NAME: &str = "chat_template";
+const TIME: &str = "strftime_now";
 
 impl ChatTemplate {
-    /// Compiles a template with the two special tokens that templates use; `strftime_now` tells the time of this
-    /// call.
+    /// Compiles a template with the two special tokens that templates use, at the time of this call.
     ///
     /// # Errors
     /// [`TemplateError::Syntax`].
@@ -83,7 +99,7 @@ impl ChatTemplate {
     }
 
     /// Compiles a template. `special` holds the variables for special tokens (`bos_token`, `pad_token` ...); `now`
-    /// is the time that `strftime_now` tells, fixed so that a run can repeat a render.
+    /// is the time that `strftime_now` tells.
     ///
     /// # Errors
     /// [`TemplateError::Syntax`].
@@ -101,18 +117,36 @@ impl ChatTemplate {
         env.add_function("raise_exception", |what: String| -> Result<Value, Error> {
             Err(Error::new(ErrorKind::InvalidOperation, what))
         });
-        env.add_function("strftime_now", move |format: String| python::strftime(now, &format));
         env.add_filter("tojson", python::to_json);
         env.add_template_owned(NAME, without_generation(source)).map_err(|e| syntax(&e))?;
-        Ok(ChatTemplate { env, special })
+        let tells_time = source.contains(TIME);
+        Ok(ChatTemplate { env, special, now, tells_time }.at(now))
+    }
+
+    /// The same template at another time.
+    #[must_use]
+    pub fn at(mut self, now: SystemTime) -> Self {
+        self.now = now;
+        self.env.add_function(TIME, move |format: String| python::strftime(now, &format));
+        self
+    }
+
+    /// The time that `strftime_now` tells.
+    pub fn now(&self) -> SystemTime {
+        self.now
+    }
+
+    /// True when the text, and so the tokens, depend on [`ChatTemplate::now`].
+    pub fn tells_time(&self) -> bool {
+        self.tells_time
     }
 
     /// The template and the special tokens of a `tokenizer_config.json`. Where the file has several templates, the
-    /// one named `default` is taken.
+    /// one named `default` is taken. The time is that of this call.
     ///
     /// # Errors
     /// [`TemplateError::Missing`], [`TemplateError::Syntax`].
-    pub fn from_tokenizer_config(config: &serde_json::Value) -> Result<Self, TemplateError> {
+    pub fn from_tokenizer_config(config: &Json) -> Result<Self, TemplateError> {
         let field = config.get("chat_template").ok_or(TemplateError::Missing)?;
         let named = field.as_array().into_iter().flatten().find(|t| t["name"] == "default");
         let source = named.map_or(field, |t| &t["template"]).as_str().ok_or(TemplateError::Missing)?;

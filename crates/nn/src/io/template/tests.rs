@@ -81,6 +81,39 @@ fn the_time_is_the_given_one_and_a_wrong_format_is_an_error() {
 }
 
 #[test]
+fn the_time_is_an_input() {
+    let at = |secs: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+    let t = template("{{ strftime_now('%Y-%m-%d') }}").unwrap();
+    assert!(t.tells_time());
+    assert_eq!(t.now(), at(1_000_000_000));
+    let later = t.at(at(1_500_000_000));
+    assert_eq!((later.now(), later.render(&[], false).unwrap().as_str()), (at(1_500_000_000), "2017-07-14"));
+    let config = serde_json::json!({"chat_template": "{{ strftime_now('%Y') }}"});
+    let fixed = ChatTemplate::from_tokenizer_config(&config).unwrap().at(at(0));
+    assert_eq!(fixed.render(&[], false).unwrap(), "1970");
+    assert!(!ChatTemplate::new(CHATML, None, None).unwrap().tells_time());
+}
+
+#[test]
+fn other_fields_of_a_message_reach_the_template_in_their_order() {
+    let messages: Vec<Message> = serde_json::from_str(
+        r#"[{"role": "user", "content": "Hi", "name": "Ada"},
+            {"role": "assistant", "content": null, "tool_calls":
+                [{"type": "function", "function": {"name": "f", "arguments": {"b": 1, "a": [true, null]}}}]},
+            {"role": "tool", "tool_call_id": "c1", "content": "2"}]"#,
+    )
+    .unwrap();
+    let source = "{% for m in messages %}{% if m.tool_calls %}{% for c in m.tool_calls %}\
+{{ c.function.name }}({{ c.function.arguments | tojson }}){% endfor %}{% if m.content is none %}-{% endif %}\
+{% else %}{{ m.get('name', '?') }}:{{ m['content'] }};{% endif %}{% endfor %}{{ messages[2].tool_call_id }}";
+    let text = ChatTemplate::new(source, None, None).unwrap().render(&messages, false).unwrap();
+    assert_eq!(text, "Ada:Hi;f({\"b\": 1, \"a\": [true, null]})-?:2;c1");
+    let again: Vec<Message> = serde_json::from_str(&serde_json::to_string(&messages).unwrap()).unwrap();
+    assert_eq!(again, messages);
+    assert_eq!((messages[0].text(), messages[1].text()), ("Hi", ""));
+}
+
+#[test]
 fn generation_tags_change_nothing_but_their_own_white_space() {
     let plain = "a{% generation %}b{% endgeneration %}c";
     assert_eq!(render(plain).unwrap(), "abc");
