@@ -7,6 +7,11 @@
     uv run reference/adam_mini.py                                  # every case of version 1.1.1
     uv run --with adam-mini==1.0.4 reference/adam_mini.py          # every case of the version that is installed
     uv run reference/adam_mini.py CASE...                          # some
+    uv run reference/adam_mini.py --v0 Adam_mini.py                # every case of the first published file
+
+The first version never was a package: take Adam_mini.py of the authors' repository at commit 9a86f05. It keeps its
+state in float32; here the text is changed to float64 before it runs, and nothing else but an import that newer
+PyTorch lacks.
 
 Writes fixtures/adam-mini/<case>.json. Only outputs are stored: inputs come from SplitMix64 streams that both
 sides regenerate. `Rng(seed, purpose)` starts at state mix(seed xor FNV1a64(purpose)); with u = uniform in
@@ -112,6 +117,23 @@ WARM = dict(lr=1e-2, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
 SLOW = dict(lr=3e-3, beta1=0.8, beta2=0.999, eps=1e-6, weight_decay=0.01)
 PLAIN = dict(lr=1e-2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.0)
 
+def first(dim, heads, kv_heads):
+    hd = dim // heads
+    fused = {"qkv-grouped": {"head_dim": hd, "groups": kv_heads, "queries": heads // kv_heads}}
+    layer = "model.layers.0."
+    return [
+        ("model.embed_tokens.weight", (7, dim), {"embed": {}}),
+        (layer + "self_attn.q_proj.weight", (dim, dim), {"query": {"head_dim": hd}}),
+        (layer + "self_attn.k_proj.weight", (kv_heads * hd, dim), {"key": {"head_dim": hd}}),
+        (layer + "self_attn.v_proj.weight", (kv_heads * hd, dim), {"value": {"head_dim": hd}}),
+        (layer + "attn.qkv.weight", ((heads + 2 * kv_heads) * hd, dim), fused),
+        (layer + "mlp.weight", (10, dim), {"mlp": {}}),
+        (layer + "mlp.bias", (10,), {"bias": {}}),
+        ("model.norm.weight", (dim,), {"norm": {}}),
+        ("lm_head.weight", (7, dim), {"head": {}}),
+    ]
+
+
 # name: (version, tensors, dim, heads, kv heads, hyper-parameters)
 CASES = {
     "nano-llama-gqa": ("1.1.1", llama(12, 6, 2, 20, 16, False, layers=2), 12, 6, 2, WARM),
@@ -121,18 +143,49 @@ CASES = {
     "gpt2-1.1.0": ("1.1.0", gpt2(8, 2, 6, 5, False), 8, 2, 2, SLOW),
     "nano-llama-gqa-1.0.4": ("1.0.4", llama(12, 6, 2, 10, 7, False), 12, 6, 2, WARM),
     "gpt2-1.0.4": ("1.0.4", gpt2(8, 2, 6, 5, True), 8, 2, 2, SLOW),
+    "fused-v0": ("v0", first(12, 6, 6), 12, 6, 6, WARM),
+    "fused-gqa-v0": ("v0", first(12, 6, 2), 12, 6, 2, WARM),
 }
 
 
-def run(name):
-    version, tensors, dim, heads, kv_heads, h = CASES[name]
-    if version != VERSION:
-        sys.exit(f"case {name} is one of adam-mini {version}; {VERSION} is installed")
-    params = [(n, torch.nn.Parameter(symmetric("p/" + n, shape))) for n, shape, _ in tensors]
-    optimizer = Adam_mini(
+def widened(path):
+    """The class of the first published file, with its state in float64."""
+    text = Path(path).read_text()
+    for old, new in [
+        ("from torch.optim.optimizer import _dispatch_sqrt", ""),
+        (".to(torch.float32)", ".to(torch.float64)"),
+        ("torch.tensor(0.0)", "torch.tensor(0.0, dtype=torch.float64)"),
+        ("torch.zeros(state['head'])", "torch.zeros(state['head'], dtype=torch.float64)"),
+        ('torch.zeros(group["n_head"], group["q_per_kv"]+2)', 'torch.zeros(group["n_head"], group["q_per_kv"]+2, dtype=torch.float64)'),
+    ]:
+        if old not in text:
+            sys.exit(f"{path} is another version: {old!r} is not in it")
+        text = text.replace(old, new)
+    module = {}
+    exec(compile(text, path, "exec"), module)
+    return module["Adam_mini"]
+
+
+def build(params, dim, heads, kv_heads, h, v0):
+    if v0:
+        model = type("Model", (), {"named_parameters": lambda self: params})()
+        return v0(
+            model, lr=h["lr"], beta1=h["beta1"], beta2=h["beta2"], epsilon=h["eps"], weight_decay=h["weight_decay"],
+            n_embd=dim, n_head=heads, n_query_groups=kv_heads,
+        )
+    return Adam_mini(
         params, lr=h["lr"], betas=(h["beta1"], h["beta2"]), eps=h["eps"], weight_decay=h["weight_decay"],
         dim=dim, n_heads=heads, n_kv_heads=kv_heads, verbose=False,
     )
+
+
+def run(name, v0):
+    version, tensors, dim, heads, kv_heads, h = CASES[name]
+    installed = "v0" if v0 else VERSION
+    if version != installed:
+        sys.exit(f"case {name} is one of adam-mini {version}; this is {installed}")
+    params = [(n, torch.nn.Parameter(symmetric("p/" + n, shape))) for n, shape, _ in tensors]
+    optimizer = build(params, dim, heads, kv_heads, h, v0)
     for t in range(STEPS):
         for n, p in params:
             p.grad = symmetric(f"g/{t}/{n}", p.shape) * (t + 1)
@@ -140,7 +193,7 @@ def run(name):
     out = {
         "generator": "reference/adam_mini.py",
         "case": name,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "adam-mini": VERSION},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "adam-mini": installed},
         "dtype": "float64",
         "tolerance": {"rtol": 1e-10, "atol": 1e-12},
         "seed": SEED,
@@ -162,8 +215,12 @@ def run(name):
 def main():
     folder = ROOT / "fixtures" / "adam-mini"
     folder.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or [n for n, case in CASES.items() if case[0] == VERSION]:
-        lines = json.dumps(run(name), indent=None, separators=(", ", ": "))
+    names = sys.argv[1:]
+    v0 = None
+    if names[:1] == ["--v0"]:
+        v0, names = widened(names[1]), names[2:]
+    for name in names or [n for n, case in CASES.items() if case[0] == ("v0" if v0 else VERSION)]:
+        lines = json.dumps(run(name, v0), indent=None, separators=(", ", ": "))
         lines = lines.replace('{"name"', '\n{"name"').replace('"tensors"', '\n"tensors"')
         (folder / f"{name}.json").write_text(lines + "\n")
 

@@ -1,4 +1,4 @@
-//! Trajectories of the official package in three versions, made by `reference/adam_mini.py`.
+//! Trajectories of the official package in three versions and of the file before them, made by `reference/adam_mini.py`.
 
 use rhumb_core::{Layout, Optimizer, Role};
 use rhumb_linalg::rng::Rng;
@@ -92,4 +92,6 @@ follows! {
     a_gpt2_layer_follows_version_1_1_0: "gpt2-1.1.0.json",
     a_llama_layer_follows_version_1_0_4: "nano-llama-gqa-1.0.4.json",
     a_gpt2_layer_follows_version_1_0_4: "gpt2-1.0.4.json",
+    fused_heads_follow_the_first_published_file: "fused-v0.json",
+    fused_grouped_heads_follow_the_first_published_file: "fused-gqa-v0.json",
 }
