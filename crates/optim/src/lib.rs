@@ -1,7 +1,8 @@
 //! Optimizers, schedules and gradient clipping over flat slices.
 //!
 //! [`AdamMini`] is Adam with one second moment per block of a [`Partition`]; [`AdamW`] is the same rule with
-//! blocks of one element, [`Sgd`] needs no second moment. [`OptimizerConfig`] builds any of them from settings.
+//! blocks of one element, [`Sgd`] needs no second moment. [`OptimizerConfig`] builds any of them from settings;
+//! [`shard`] spreads state over ranks.
 //!
 //! All results are equal bit for bit for any number of threads: work is cut at fixed places.
 

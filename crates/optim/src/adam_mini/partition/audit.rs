@@ -78,6 +78,23 @@ pub(super) fn cut(
         .collect())
 }
 
+/// How many tensors each word set decides over; a set without any is worth a warning.
+pub(super) fn class_counts(
+    preset: Preset,
+    options: &NameOptions,
+    layout: &Layout,
+) -> Result<Vec<(WordSet, usize)>, OptimError> {
+    options.check(preset)?;
+    let Some(version) = version(preset) else { return Ok(Vec::new()) };
+    let mut counts: Vec<(WordSet, usize)> = version.rows.iter().map(|r| (r.set, 0)).collect();
+    for b in layout.blocks() {
+        if let Some((row, _)) = version.find(b, &options.keywords) {
+            counts.iter_mut().filter(|c| c.0 == row.set).for_each(|c| c.1 += 1);
+        }
+    }
+    Ok(counts)
+}
+
 fn unknown_role(b: &Block) -> Vec<Finding> {
     let found = b.role == Role::Other && b.shape.len() == 2 && b.shape.iter().all(|n| *n > 1);
     found

@@ -162,6 +162,20 @@ impl Partition {
         Ok(audit::cut(preset, options, layout)?.into_iter().flat_map(|(_, f)| f).collect())
     }
 
+    /// How many tensors each word set of a preset decides over, in the order in which they are asked; nothing for
+    /// `rhumb`. A Transformer of which no query, key or embedding is found trains with one second moment per tensor,
+    /// which is unstable in large models.
+    ///
+    /// # Errors
+    /// [`OptimError::Setting`] for words or sizes that the preset does not have.
+    pub fn class_counts(
+        preset: Preset,
+        options: &NameOptions,
+        layout: &Layout,
+    ) -> Result<Vec<(WordSet, usize)>, OptimError> {
+        audit::class_counts(preset, options, layout)
+    }
+
     /// Every scalar a block of its own: AdamW.
     pub fn per_element(layout: &Layout, preset: Preset) -> Self {
         let tensors = layout

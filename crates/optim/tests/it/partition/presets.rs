@@ -260,3 +260,26 @@ fn a_head_of_its_own_size_is_cut_by_the_model_and_not_by_dim_over_heads() {
     // dim * dim / heads = 64 elements, half a head.
     assert_eq!(blocks(Preset::V1_1_1, &l), [8]);
 }
+
+#[test]
+fn tensors_are_counted_by_the_word_set_that_decides_over_them() {
+    let l = llama(2, 16, 10, 4, 2, 12);
+    let count = |preset| Partition::class_counts(preset, &NameOptions::default(), &l).unwrap();
+    assert_eq!(
+        count(Preset::V1_1_1),
+        [
+            (WordSet::Adam, 0),
+            (WordSet::QueryKey, 4),
+            (WordSet::Embed, 1),
+            (WordSet::Output, 1),
+            (WordSet::Value, 2),
+            (WordSet::Mlp, 6),
+            (WordSet::AttnOut, 2),
+        ]
+    );
+    assert_eq!(
+        count(Preset::V1_0_4),
+        [(WordSet::Embed, 1), (WordSet::Output, 1), (WordSet::QueryKey, 4), (WordSet::Mlp, 0)]
+    );
+    assert!(count(Preset::Rhumb).is_empty());
+}

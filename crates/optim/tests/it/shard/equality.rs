@@ -2,6 +2,7 @@
 
 use rhumb_core::{Layout, Role};
 use rhumb_linalg::Real;
+use rhumb_linalg::rng::Rng;
 use rhumb_optim::shard::{Reduce, ShardError, ShardKind, ShardPlan, ShardedAdamMini};
 use rhumb_optim::{AdamParams, Partition, Preset};
 
@@ -49,6 +50,23 @@ fn flat_cuts_inside_a_row_a_head_and_twice_in_one_head_equal_one_rank() {
         let plan = ShardPlan::flat_at(&layout, &cuts).unwrap();
         let (p, _) = steps(&plan, &fresh(&plan, Preset::Rhumb), &random::<f64>(layout.len(), 1), 0, 10);
         assert!(difference(&p, &want) <= 1e-12, "{cuts:?}: {}", difference(&p, &want));
+    }
+}
+
+#[test]
+fn random_flat_cuts_equal_one_rank() {
+    let layout = layout();
+    let mut r = Rng::new(7);
+    for (preset, count) in [(Preset::Rhumb, 12), (Preset::V1_0_4, 6)] {
+        let (want, _) = single::<f64>(&layout, preset, 4);
+        for _ in 0..count {
+            let mut cuts: Vec<usize> = (0..=r.below(6)).map(|_| r.below(layout.len() + 1)).collect();
+            cuts.sort_unstable();
+            let plan = ShardPlan::flat_at(&layout, &cuts).unwrap();
+            let (p, ranks) = steps(&plan, &fresh(&plan, preset), &random::<f64>(layout.len(), 1), 0, 4);
+            assert!(difference(&p, &want) <= 1e-12, "{preset:?} {cuts:?}");
+            assert!(ranks[0].shared_blocks() <= cuts.len(), "{cuts:?}");
+        }
     }
 }
 
