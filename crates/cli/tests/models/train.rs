@@ -62,3 +62,50 @@ fn bad_input_is_refused_with_its_place_and_a_remedy() {
     }
     assert_eq!(train(dir.path(), "no/such.jsonl", &[]).code, 4);
 }
+
+#[test]
+fn prompts_with_completions_train_the_completion_and_the_best_weights_are_kept_beside_the_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let lines: Vec<String> =
+        (1..=12).map(|i| format!(r#"{{"prompt":"q{i}","completion":" a{i}"}}"#)).collect();
+    let path = dir.path().join("pairs.jsonl");
+    fs::write(&path, lines.join("\n")).unwrap();
+    // A rate that undoes what the first steps learnt, so that an earlier evaluation stays the best one.
+    let more =
+        ["--loss", "gem-logsigmoid", "--schedule", "constant", "--optimizer", "sgd", "--eval-every", "1"];
+    let m = save(&model(), &dir.path().join("m"));
+    let out = dir.path().join("run").to_str().unwrap().to_owned();
+    let mut args =
+        vec!["train", "sft", "--model", &m, "--data", path.to_str().unwrap(), "--out", &out, "--json"];
+    args.extend(["--tokens", "48", "--batch", "2", "--held-out", "4", "--steps", "4", "--lr", "3"]);
+    args.extend(more);
+    let json = rhumb(&args).json();
+    let evaluations: Vec<f64> = fs::read_to_string(dir.path().join("run/records.jsonl"))
+        .unwrap()
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["eval_ce"].as_f64().unwrap())
+        .collect();
+    let (last, best) = (evaluations[3], evaluations.iter().copied().fold(f64::INFINITY, f64::min));
+    let saved = json["saved"].as_array().unwrap();
+    assert_eq!(saved.len(), if best < last { 2 } else { 1 }, "{evaluations:?}");
+    assert!(best < last, "the rate was meant to be too large: {evaluations:?}");
+    for (folder, want) in saved.iter().zip([last, best]) {
+        // The folder scores what its evaluation said, on the same held-out pairs.
+        let again = dir.path().join(format!("again{want}")).to_str().unwrap().to_owned();
+        let folder = folder.as_str().unwrap();
+        let mut args = vec![
+            "train",
+            "sft",
+            "--model",
+            folder,
+            "--data",
+            path.to_str().unwrap(),
+            "--out",
+            &again,
+            "--json",
+        ];
+        args.extend(["--tokens", "48", "--held-out", "4", "--steps", "1", "--lr", "1e-30"]);
+        let before = &rhumb(&args).json()["held_out"][0]["before"];
+        assert!((before.as_f64().unwrap() - want).abs() < 1e-9, "{folder}: {before} {want}");
+    }
+}
