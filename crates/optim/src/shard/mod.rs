@@ -17,11 +17,13 @@
 
 mod adam_mini;
 mod checkpoint;
+mod clip;
 mod memory;
 mod pieces;
 mod reduce;
 
 pub use self::adam_mini::ShardedAdamMini;
+pub use self::clip::{clip_global_norm, global_norm};
 pub use self::memory::{MemoryPlan, Offload, RankMemory, Stage, Wire, plan};
 pub use self::pieces::{Piece, ShardKind, ShardPlan};
 pub use self::reduce::{Alone, InProcess, Reduce, ReduceError};

@@ -3,7 +3,9 @@
 use rhumb_core::{Layout, Role};
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
-use rhumb_optim::shard::{Reduce, ShardError, ShardKind, ShardPlan, ShardedAdamMini};
+use rhumb_optim::shard::{
+    Reduce, ShardError, ShardKind, ShardPlan, ShardedAdamMini, clip_global_norm, global_norm,
+};
 use rhumb_optim::{AdamParams, Partition, Preset};
 
 use super::{LR, fresh, layout, on_ranks, plans, random, single, steps};
@@ -198,4 +200,27 @@ fn a_scattered_vector_is_gathered_again() {
             }
         }
     }
+}
+
+#[test]
+fn the_norm_of_a_spread_gradient_is_that_of_the_whole_and_clips_alike() {
+    let layout = layout();
+    let g = random::<f64>(layout.len(), 4);
+    let norm = rhumb_optim::global_norm(&g);
+    let mut want = g.clone();
+    rhumb_optim::clip_global_norm(&mut want, 0.5 * norm);
+    for plan in plans(&layout, 3) {
+        let parts = on_ranks(3, |mut reduce| {
+            let mut part = plan.scatter(reduce.rank(), &g).unwrap();
+            let before = clip_global_norm(&plan, &mut part, 0.5 * norm, &mut reduce).unwrap();
+            assert!((before / norm - 1.0).abs() < 1e-14, "{:?}: {before} {norm}", plan.kind());
+            let after = global_norm(&plan, &part, &mut reduce).unwrap();
+            assert!((after / norm - 0.5).abs() < 1e-6);
+            part
+        });
+        assert!(difference(&plan.gather(&parts).unwrap(), &want) <= 1e-14);
+    }
+    let plan = ShardPlan::new(&layout, ShardKind::Row, 1).unwrap();
+    let e = global_norm(&plan, &[1.0_f64], &mut rhumb_optim::shard::Alone).unwrap_err();
+    assert!(matches!(e, ShardError::Length { have: 1, .. }), "{e}");
 }
