@@ -2,7 +2,7 @@
 
 use rhumb_core::{Layout, Role};
 use rhumb_optim::shard::{MemoryPlan, ShardKind, Stage, plan};
-use rhumb_optim::{Kind, OptimizerConfig, Preset};
+use rhumb_optim::{Kind, OptimizerConfig, Preset, StateFormat};
 
 use super::{fresh, layout, plans};
 
@@ -66,6 +66,18 @@ fn stages_say_what_is_spread_besides_state() {
     assert_eq!(bytes(Stage::State), (232, 232));
     assert_eq!(bytes(Stage::Gradients), (232, 116));
     assert_eq!(bytes(Stage::Parameters), (116, 116));
+}
+
+#[test]
+fn first_moments_in_bf16_halve_and_second_moments_stay() {
+    for kind in [ShardKind::Row, ShardKind::Column] {
+        let full = of(kind, 2, Stage::Parameters, &mini());
+        let half = OptimizerConfig { state: StateFormat::Bf16, ..OptimizerConfig::default() };
+        let half = of(kind, 2, Stage::Parameters, &half);
+        for (a, b) in full.per_rank.iter().zip(&half.per_rank) {
+            assert_eq!(a.state - b.state, 2 * a.scalars, "{kind:?}");
+        }
+    }
 }
 
 #[test]
