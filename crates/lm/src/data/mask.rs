@@ -167,7 +167,7 @@ impl Tokenizing<'_> {
                 ));
             }
             if messages[i].text().trim().is_empty() {
-                self.check_silent(format, &messages[..=i], at)?;
+                check_silent(format, &messages[..=i], at)?;
             }
             let from = prefix(&tokens(i, true)?, i, "before")?;
             let to = if i + 1 == messages.len() {
@@ -181,23 +181,21 @@ impl Tokenizing<'_> {
     }
 }
 
-impl Tokenizing<'_> {
-    /// Refuses a turn without text whose other fields the template leaves out: only its end would be trained.
-    fn check_silent(&self, format: &dyn ChatFormat, upto: &[Message], at: At<'_>) -> Result<(), DataError> {
-        let Some((last, before)) = upto.split_last() else { return Ok(()) };
-        let mut bare = before.to_vec();
-        bare.push(Message::new(last.role.clone(), last.text()));
-        let text = |m: &[Message]| format.render(m, false);
-        if last.extra.is_empty() || text(upto) != text(&bare) {
-            return Ok(());
-        }
-        let fields: Vec<&str> = last.extra.keys().map(String::as_str).collect();
-        Err(at.line(format!(
-            "message {} has no text, and the chat template leaves out its {}: take a model whose template knows it",
-            upto.len(),
-            fields.join(", ")
-        )))
+/// Refuses a turn without text whose other fields the template leaves out: only its end would be trained.
+fn check_silent(format: &dyn ChatFormat, upto: &[Message], at: At<'_>) -> Result<(), DataError> {
+    let mut bare = upto.to_vec();
+    let Some(last) = bare.last_mut() else { return Ok(()) };
+    let extra = std::mem::take(&mut last.extra);
+    let text = |m: &[Message]| format.render(m, false);
+    if extra.is_empty() || text(upto) != text(&bare) {
+        return Ok(());
     }
+    let fields: Vec<&str> = extra.keys().map(String::as_str).collect();
+    Err(at.line(format!(
+        "message {} has no text, and the chat template leaves out its {}: take a model whose template knows it",
+        upto.len(),
+        fields.join(", ")
+    )))
 }
 
 #[derive(Clone, Copy)]

@@ -75,7 +75,7 @@ struct Mute;
 
 impl ChatFormat for Mute {
     fn render(&self, messages: &[Message], _: bool) -> Result<String, String> {
-        Ok(messages.iter().filter(|m| m.role == "user").map(|m| m.text()).collect())
+        Ok(messages.iter().filter(|m| m.role == "user").map(Message::text).collect())
     }
 }
 

@@ -275,12 +275,11 @@ fn one_and_two_threads_give_a_step_the_same_bits_where_every_loop_has_several_ta
     ] {
         let mut json = Fixture::read(case).json["config"].clone();
         let gpt2 = case == "nano-gpt2";
-        let [width, heads, ffn, positions] = match gpt2 {
-            true => ["n_embd", "n_head", "n_inner", "n_positions"],
-            false => {
-                json["head_dim"] = 16.into();
-                ["hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings"]
-            }
+        let [width, heads, ffn, positions] = if gpt2 {
+            ["n_embd", "n_head", "n_inner", "n_positions"]
+        } else {
+            json["head_dim"] = 16.into();
+            ["hidden_size", "num_attention_heads", "intermediate_size", "max_position_embeddings"]
         };
         for (key, value) in [(width, 64), (heads, 4), (ffn, 160), (positions, 256), ("vocab_size", 300)] {
             json[key] = value.into();
