@@ -11,8 +11,8 @@ mod invariants;
 mod muon;
 mod parity;
 mod partition;
-mod shard;
 mod replay;
+mod shard;
 mod slim_adam;
 
 use rhumb_core::{Layout, Optimizer, Role};

@@ -1,57 +1,11 @@
 //! Cuts by name, and where they are known to go wrong.
 
-use rhumb_core::{Block, Layout, Role};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
+use super::finding::{Finding, Pitfall};
 use super::names::{How, NameOptions, Version, WordSet, version};
+use super::words::stands_alone;
 use super::{Cut, Preset, equal, roles, whole};
 use crate::OptimError;
-
-/// A way in which cutting by names goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pitfall {
-    /// A vector among the matrices, e.g. `output.LayerNorm.weight`: an index error in the official package.
-    VectorAmongMatrices,
-    /// A tensor of three or more axes cut by rows, e.g. `patch_embed.proj.weight`: a view error there.
-    TooManyAxes,
-    /// A word that is only a part of another one, e.g. `wo` in `network`, or that means something else.
-    WordInWord,
-    /// A matrix that loses its weight decay to a part of a word, e.g. `ln` in `xlnet`.
-    LostDecay,
-    /// Queries, keys and values in one tensor, treated as if they were one kind.
-    Fused,
-    /// Blocks of `dim * dim / heads` elements where a head has another size.
-    HeadSize,
-    /// A flat piece of a matrix, whose rows and heads cannot be seen any more.
-    FlatShard,
-    /// A matrix that no word matches: one number for all of it.
-    Unmatched,
-    /// A low-rank factor cut as if it were the full matrix.
-    LowRank,
-}
-
-/// A tensor that a preset cuts wrongly.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Finding {
-    /// What kind of mistake.
-    pub pitfall: Pitfall,
-    /// The tensor.
-    pub name: String,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// What is wrong and what to do.
-    pub what: String,
-    /// Whether the official package fails here too; otherwise it goes on.
-    pub fatal: bool,
-}
-
-impl From<Finding> for OptimError {
-    fn from(f: Finding) -> Self {
-        OptimError::Partition { name: f.name, shape: f.shape, what: f.what }
-    }
-}
+use rhumb_core::{Block, Layout, Role};
 
 /// The blocks of one tensor and what is wrong with them.
 type Audited = (Vec<Cut>, Vec<Finding>);
@@ -400,47 +354,6 @@ impl Tensor<'_> {
                 false,
                 format!("the letters {word:?} inside a word of its name spare it the weight decay: use the preset rhumb"),
             );
-        }
-    }
-}
-
-/// Whether a word occurs by itself in a name: between signs, with digits after it, or, from four letters on, as the
-/// beginning of a longer word (`embed` in `embeddings`). Norms carry their kind in front (`layernorm`).
-fn stands_alone(name: &str, word: &str) -> bool {
-    name.match_indices(word).any(|(at, _)| {
-        let before = name[..at].chars().next_back().is_none_or(|c| !c.is_alphanumeric());
-        let after = name[at + word.len()..].chars().next();
-        let ends = after.is_none_or(|c| !c.is_alphabetic());
-        (before || word == "norm") && (ends || word.len() >= 4)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn words_stand_alone_between_signs_before_digits_or_as_long_beginnings() {
-        for (name, word) in [
-            ("layers.0.attention.wo.weight", "wo"),
-            ("ffn.linear1.weight", "linear"),
-            ("bert.embeddings.word_embeddings.weight", "embed"),
-            ("input_layernorm.weight", "norm"),
-            ("h.0.ln_1.weight", "ln"),
-            ("attn.proj.weight", "attn.proj"),
-        ] {
-            assert!(stands_alone(name, word), "{word} in {name}");
-        }
-        for (name, word) in [
-            ("network.0.weight", "wo"),
-            ("two.weight", "wo"),
-            ("word_embeddings.weight", "wo"),
-            ("keypoint_head.weight", "key"),
-            ("xlnet.layer.weight", "ln"),
-            ("attn.qkv_proj.weight", "v_proj"),
-            ("bilinear.weight", "linear"),
-        ] {
-            assert!(!stands_alone(name, word), "{word} in {name}");
         }
     }
 }

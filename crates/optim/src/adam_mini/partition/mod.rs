@@ -1,15 +1,17 @@
 //! Which parameters share one second moment.
 
 mod audit;
+mod finding;
 mod names;
 mod roles;
 mod table;
+mod words;
 
 use rhumb_core::{Block, Layout, Role};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::audit::{Finding, Pitfall};
+pub use self::finding::{Finding, Pitfall};
 pub use self::names::{Keywords, NameOptions, WordSet};
 pub use self::table::{ParamRow, param_table, param_table_with};
 use crate::OptimError;
