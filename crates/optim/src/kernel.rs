@@ -77,14 +77,27 @@ pub(crate) fn sum_sq<T: Real>(values: &[T]) -> f64 {
 
 #[inline(always)]
 fn short_sum_sq<T: Real>(values: &[T]) -> f64 {
-    let mut lanes = [T::ZERO; LANES];
     let (whole, rest) = values.as_chunks::<LANES>();
-    for chunk in whole {
-        for i in 0..LANES {
-            lanes[i] = chunk[i].mul_add(chunk[i], lanes[i]);
+    let mut sum = 0.0;
+    if !whole.is_empty() {
+        let mut lanes = [T::ZERO; LANES];
+        for chunk in whole {
+            for i in 0..LANES {
+                lanes[i] = chunk[i].mul_add(chunk[i], lanes[i]);
+            }
         }
+        sum = fold(lanes).f64();
     }
-    // Halving keeps the chain of dependent additions at the logarithm of the lanes.
+    for v in rest {
+        sum += v.f64() * v.f64();
+    }
+    sum
+}
+
+/// Halving keeps the chain of dependent additions at the logarithm of the lanes. Not inlined: the compiler would
+/// take the pairs of the last halving for the vectors of the whole loop. By value: the sums stay in registers.
+#[inline(never)]
+fn fold<T: Real>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for i in 0..width {
@@ -92,11 +105,7 @@ fn short_sum_sq<T: Real>(values: &[T]) -> f64 {
         }
         width /= 2;
     }
-    let mut sum = lanes[0].f64();
-    for v in rest {
-        sum += v.f64() * v.f64();
-    }
-    sum
+    lanes[0]
 }
 
 /// Sum of squares of a slice of any length, in parallel; the tree of partial sums depends on the length alone.

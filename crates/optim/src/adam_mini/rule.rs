@@ -89,9 +89,12 @@ fn elements<T: Real>(c: &Coefficients, p: &mut [T], m: &mut View<'_, T>, v: &mut
             let m = m.open(at, n, &mut first);
             let v = v.open(at, n, &mut second);
             for (((p, m), v), g) in p.iter_mut().zip(m).zip(v).zip(g) {
-                *m = new1.mul_add(*g - *m, *m);
-                *v = old2.mul_add(*v, new2 * (*g * *g));
-                *p = keep.mul_add(*p, step * (*m / v.sqrt().mul_add(unroot, eps)));
+                // Stored last: a vector that crosses a cache line is not read back before it is written.
+                let first = new1.mul_add(*g - *m, *m);
+                let second = old2.mul_add(*v, new2 * (*g * *g));
+                *p = keep.mul_add(*p, step * (first / second.sqrt().mul_add(unroot, eps)));
+                *m = first;
+                *v = second;
             }
         }
         m.close(at, n, &first);
@@ -112,13 +115,14 @@ fn small_blocks<T: Real>(
 ) {
     let Some(at) = halves(p.len(), group * (TASK / group).max(1)) else {
         return simd!(|| {
-            let mut rest = 0;
+            let mut buffer = [T::ZERO; PIECE];
+            let mut at = 0;
             for ((p, g), v) in p.chunks_mut(group).zip(g.chunks(group)).zip(v.chunks_mut(group / width)) {
                 for (v, g) in v.iter_mut().zip(g.chunks_exact(width)) {
                     advance(c, v, sum_sq(g) / width as f64);
                 }
-                shift(c, width, 0, p, &mut m, rest, v, g);
-                rest += p.len();
+                shift(c, width, 0, p, &mut m, at, v, g, &mut buffer);
+                at += p.len();
             }
         });
     };
@@ -153,7 +157,7 @@ fn shift_all<T: Real>(
 ) {
     const { assert!(TASK.is_multiple_of(GRAIN) && PIECE.is_multiple_of(GRAIN)) };
     let Some(at) = halves(p.len(), TASK) else {
-        return simd!(|| shift(c, width, skip, p, &mut m, 0, v, g));
+        return simd!(|| shift(c, width, skip, p, &mut m, 0, v, g, &mut [T::ZERO; PIECE]));
     };
     let ((p0, p1), (m0, m1), (g0, g1)) = (p.split_at_mut(at), m.split_at(at), g.split_at(at));
     let later = (skip + at) % width;
@@ -178,22 +182,23 @@ fn shift<T: Real>(
     m_at: usize,
     v: &[T],
     g: &[T],
+    buffer: &mut [T; PIECE],
 ) {
     let (keep, new1) = (T::of(c.keep), T::of(1.0 - c.beta1));
-    let mut buffer = [T::ZERO; PIECE];
     let (mut at, mut block, mut left) = (m_at, 0, width - skip);
     for (p, g) in p.chunks_mut(PIECE).zip(g.chunks(PIECE)) {
         let n = p.len();
         {
-            let m = m.open(at, n, &mut buffer);
+            let m = m.open(at, n, buffer);
             let mut i = 0;
             while i < n {
                 let end = n.min(i + left);
                 // Times the first moment gives minus the step.
                 let h = T::of(-c.step / (v[block].f64().sqrt() / c.root2 + c.eps));
                 for ((p, m), g) in p[i..end].iter_mut().zip(&mut m[i..end]).zip(&g[i..end]) {
-                    *m = new1.mul_add(*g - *m, *m);
-                    *p = keep.mul_add(*p, h * *m);
+                    let first = new1.mul_add(*g - *m, *m);
+                    *p = keep.mul_add(*p, h * first);
+                    *m = first;
                 }
                 left -= end - i;
                 if left == 0 {
@@ -203,7 +208,7 @@ fn shift<T: Real>(
                 i = end;
             }
         }
-        m.close(at, n, &buffer);
+        m.close(at, n, buffer);
         at += n;
     }
 }

@@ -123,7 +123,9 @@ impl Map {
     fn signed_code(&self, x: f32, unit: f32) -> u8 {
         let a = x.abs() * unit;
         let index = if a < self.from[0] { 0.0 } else { self.index(a) };
-        integer(if x < 0.0 { 127.0 - index } else { 127.0 + index })
+        // There is no minus one.
+        let below = if index < 127.0 { index } else { 127.0 };
+        integer(if x < 0.0 { 127.0 - below } else { 127.0 + index })
     }
 
     #[inline(always)]

@@ -122,7 +122,7 @@ impl<T: Real> Store<T> {
         let mut places = Vec::with_capacity(layout.blocks().len());
         for (i, b) in layout.blocks().iter().enumerate() {
             let n = b.range.len();
-            let mut runs = runs(i);
+            let runs = runs(i);
             let mut place = Place {
                 at: b.range.start,
                 full: full..full,
@@ -135,10 +135,9 @@ impl<T: Real> Store<T> {
                 (StateFormat::EightBit, _) if n >= WHOLE_BELOW => {
                     codes += n;
                     scale += runs.iter().copied().map(scales).sum::<usize>();
-                    if runs.len() < 2 {
-                        runs.clear();
+                    if runs.len() > 1 {
+                        place.runs = runs;
                     }
-                    place.runs = runs;
                 }
                 (StateFormat::Bf16, Moment::First) => half += n,
                 _ => full += n,

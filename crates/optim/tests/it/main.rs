@@ -6,6 +6,7 @@ mod checkpoint;
 mod config;
 mod convert;
 mod exact;
+mod formats;
 mod groups;
 mod invariants;
 mod muon;
