@@ -33,8 +33,8 @@ impl Default for GroupConfig {
 }
 
 const ROLES: [&str; 16] = [
-    "embed", "head", "position", "query", "key", "value", "qkv", "attn-out", "mlp", "norm", "bias", "lora-a",
-    "lora-b", "experts", "conv", "other",
+    "embed", "head", "position", "query", "key", "value", "qkv", "attn-out", "mlp", "experts", "conv",
+    "norm", "bias", "lora-a", "lora-b", "other",
 ];
 
 fn role_name(role: Role) -> &'static str {
@@ -48,12 +48,12 @@ fn role_name(role: Role) -> &'static str {
         Role::Qkv { .. } | Role::QkvGrouped { .. } => "qkv",
         Role::AttnOut => "attn-out",
         Role::Mlp => "mlp",
+        Role::Experts => "experts",
+        Role::Conv => "conv",
         Role::Norm => "norm",
         Role::Bias => "bias",
         Role::LoraA => "lora-a",
         Role::LoraB => "lora-b",
-        Role::Experts => "experts",
-        Role::Conv => "conv",
         Role::Other => "other",
     }
 }
@@ -73,8 +73,8 @@ impl GroupConfig {
             Some(role) => Err(OptimError::Setting {
                 key: "groups.roles",
                 value: role.clone(),
-                want: "one of embed, head, position, query, key, value, qkv, attn-out, mlp, norm, bias, lora-a, lora-b, \
-                       experts, conv, other",
+                want: "one of embed, head, position, query, key, value, qkv, attn-out, mlp, experts, conv, \
+                       norm, bias, lora-a, lora-b, other",
             }),
             None => Ok(()),
         }

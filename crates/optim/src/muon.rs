@@ -114,7 +114,9 @@ impl MuonConfig {
                 all.retain(|m| m.0 > 0);
                 all
             }
-            // Experts are stacked matrices; a convolution is one matrix of output channels by the rest.
+            // Its queries, keys and values take turns, so that only heads lie together.
+            Role::QkvGrouped { head_dim, .. } => cut(rows, head_dim, qk),
+            Role::Conv => vec![(rows, width)],
             _ if b.shape.len() == 3 => {
                 plain::matrices(&b.shape).map_or_else(Vec::new, |(m, n, batch)| vec![(m, n); batch])
             }
@@ -139,7 +141,8 @@ impl MuonConfig {
 ///
 /// Embeddings, output heads, positions, norms, biases and all vectors follow [`AdamW`]. Queries, keys and values
 /// stacked in one tensor are three matrices; with [`PerHead`] each head is one. Three-dimensional tensors are stacks
-/// of matrices, tensors of more dimensions one matrix of the first dimension by the rest.
+/// of matrices, convolutions and tensors of more dimensions one matrix of the first dimension by the rest. In a tensor
+/// whose queries, keys and values take turns, all heads are cut or none.
 ///
 /// # Reference
 /// Jordan et al., *Muon: An optimizer for hidden layers in neural networks*, 2024; Liu et al., arXiv 2502.16982.
@@ -304,6 +307,7 @@ impl<T: Real> Scratch<T> {
             (&mut self.poly, small * small),
         ] {
             if buffer.len() < len {
+                buffer.reserve_exact(len - buffer.len());
                 buffer.resize(len, T::ZERO);
             }
         }

@@ -110,7 +110,7 @@ pub struct ReplayTensor {
     pub name: String,
     /// Its parameters, row-major.
     pub values: Vec<f64>,
-    /// What the optimizer keeps for it, by the names of its equations.
+    /// What the optimizer keeps for it, by the names of its equations; moments in fewer bits are left out.
     pub state: BTreeMap<String, Vec<f64>>,
 }
 

@@ -74,12 +74,28 @@ fn roles_decide_who_updates_and_what_it_costs() {
     l.push("scale", &[6], Role::Other);
     l.push("w", &[4, 6], Role::Other);
     l.push("experts", &[2, 4, 6], Role::Mlp);
-    l.push("conv", &[4, 3, 2, 2], Role::Other);
+    l.push("conv", &[4, 3, 4], Role::Conv);
     let mut o = muon(&l, MuonConfig::default());
     assert_eq!(o.state_bytes(), 8 * (2 * (3 * 24 + 12) + 24 + 48 + 48));
     assert_eq!(o.scratch_bytes(), 0);
     o.step(0.1, &mut random(l.len(), 3), &random(l.len(), 4));
     assert_eq!(o.scratch_bytes(), 8 * (2 * 48 + 2 * 16));
+}
+
+#[test]
+fn a_tensor_whose_heads_take_turns_is_cut_into_all_of_them() {
+    let shape = [16, 4];
+    let l = |role| one("w", &shape, role);
+    let (p0, g) = (random(64, 7), random(64, 8));
+    let run = |l: &Layout, per_head| {
+        let mut p = p0.clone();
+        muon(l, MuonConfig { per_head, ..MuonConfig::default() }).step(0.1, &mut p, &g);
+        p
+    };
+    let grouped = l(Role::QkvGrouped { head_dim: 2, groups: 2, queries: 2 });
+    let heads = l(Role::Query { head_dim: 2 });
+    assert_eq!(run(&grouped, PerHead::Qk), run(&heads, PerHead::Qk));
+    assert_eq!(run(&grouped, PerHead::Off), run(&heads, PerHead::Off));
 }
 
 #[test]
