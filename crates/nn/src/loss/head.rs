@@ -210,8 +210,9 @@ impl<T: Real> Loss<T> for LmHead {
         self.collect_live(cx.data.targets, index)?;
         let mut report = LossReport::default();
         let scale = T::of(cx.weight);
-        let [dh, dw] = dx else { return Ok(report) };
-        let [tdh, tdw] = tdx else { return Ok(report) };
+        let ([dh, dw], [tdh, tdw]) = (dx, tdx) else {
+            return Err(EvalError::Shape { what: "inputs of the head", want: 2, got: x.len() });
+        };
         for a in [dh.as_mut(), dw.as_mut()].into_iter().flatten() {
             a.prepare_scatter();
         }

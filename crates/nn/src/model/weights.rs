@@ -34,18 +34,23 @@ fn is_buffer(name: &str) -> bool {
 /// tied head that differs from the embedding.
 pub fn load<T: Real>(model: &Decoder, from: &dyn Tensors) -> Result<Vec<T>, ModelError> {
     let layout = model.base_layout();
-    let mut out = vec![T::ZERO; layout.len()];
     let bad = |name: &str, what: String| Err(ModelError::Tensor { name: name.into(), what });
     let spellings = |name: &str| [name.to_string(), format!("transformer.{name}")];
+    let mut found = Vec::with_capacity(layout.blocks().len());
     for b in layout.blocks() {
         let Some((shape, data)) = spellings(&b.name).iter().find_map(|n| from.tensor(n)) else {
             return bad(&b.name, "missing from the checkpoint: is config.json of the same model?".into());
         };
         let flip = transposed(&b.name);
         let want: Vec<usize> = if flip { b.shape.iter().rev().copied().collect() } else { b.shape.clone() };
-        if shape != want {
+        if shape != want || data.len() != b.range.len() {
             return bad(&b.name, format!("shape {shape:?}, the configuration asks for {want:?}"));
         }
+        found.push((b, data, flip));
+    }
+    // Only now, because a configuration may ask for more than any memory holds.
+    let mut out = vec![T::ZERO; layout.len()];
+    for (b, data, flip) in found {
         if let Some(i) = data.iter().position(|v| !v.is_finite()) {
             return bad(
                 &b.name,
