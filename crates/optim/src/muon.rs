@@ -105,7 +105,10 @@ impl MuonConfig {
         };
         let (qk, values) = (self.per_head != PerHead::Off, self.per_head == PerHead::Qkv);
         match b.role {
-            Role::Query { head_dim } | Role::Key { head_dim } => cut(rows, head_dim, qk),
+            // Where queries, keys and values take turns, only heads lie together.
+            Role::Query { head_dim } | Role::Key { head_dim } | Role::QkvGrouped { head_dim, .. } => {
+                cut(rows, head_dim, qk)
+            }
             Role::Value { head_dim } => cut(rows, head_dim, values),
             Role::Qkv { head_dim, heads, kv_heads } if (heads + 2 * kv_heads) * head_dim == rows => {
                 let mut all = cut(heads * head_dim, head_dim, qk);
@@ -114,8 +117,6 @@ impl MuonConfig {
                 all.retain(|m| m.0 > 0);
                 all
             }
-            // Its queries, keys and values take turns, so that only heads lie together.
-            Role::QkvGrouped { head_dim, .. } => cut(rows, head_dim, qk),
             Role::Conv => vec![(rows, width)],
             _ if b.shape.len() == 3 => {
                 plain::matrices(&b.shape).map_or_else(Vec::new, |(m, n, batch)| vec![(m, n); batch])

@@ -67,11 +67,11 @@ pub(crate) fn each<T: Real>(
 }
 
 /// Runs `f` over pieces of a slice, in parallel when there is enough work.
-pub(crate) fn pieces<T: Real>(of: &mut [T], f: impl Fn(&mut [T]) + Sync) {
+pub(crate) fn pieces<T: Real>(of: &mut [T], f: impl Fn(&mut [T]) + Sync + Send) {
     if of.len() < PARALLEL_FROM {
         f(of);
     } else {
-        of.par_chunks_mut(TASK).for_each(|part| f(part));
+        of.par_chunks_mut(TASK).for_each(f);
     }
 }
 
