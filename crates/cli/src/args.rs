@@ -42,6 +42,9 @@ pub(crate) enum Command {
     /// Look at training data.
     #[command(subcommand)]
     Data(cmd::data::Command),
+    /// Look at an optimizer by itself.
+    #[command(subcommand)]
+    Optimizer(cmd::optimizer::Command),
     /// The recipes, with each paper's claim and the recorded verdict.
     List(cmd::list::Args),
     /// A recipe with every default filled in.

@@ -50,6 +50,7 @@ fn dispatch(command: Command, global: Global) -> Result<Output, Failure> {
         Command::Score(a) => cmd::score::run(&a, global),
         Command::Model(c) => cmd::model::run(&c, global),
         Command::Data(c) => cmd::data::run(&c, global),
+        Command::Optimizer(c) => cmd::optimizer::run(&c),
         Command::List(a) => cmd::list::run(&a),
         Command::Show(a) => cmd::show::run(&a),
         Command::Run(a) => cmd::run::run(&a, global),

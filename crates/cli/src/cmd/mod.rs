@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod list;
 pub(crate) mod model;
+pub(crate) mod optimizer;
 pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod run;

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod errors;
+mod optimizer;
 mod results;
 mod runs;
 
