@@ -30,7 +30,7 @@ pub(crate) struct Coefficients {
 const CACHED: usize = 1 << 17;
 
 /// Numbers of blocks that are summed before they are updated, where blocks are smaller.
-const TOGETHER: usize = 2048;
+const TOGETHER: usize = 512;
 
 /// Updates one run of equal blocks of more than one element.
 pub(crate) fn apply<T: Real>(c: &Coefficients, cut: Cut, p: &mut [T], m: View<'_, T>, v: &mut [T], g: &[T]) {

@@ -23,6 +23,12 @@ const DECADES: usize = 7;
 pub(crate) struct Map {
     /// Ascending.
     pub(crate) values: [f32; 256],
+    nearest: Nearest,
+}
+
+/// Finds the index of the nearest value.
+#[derive(Clone, Copy, Debug)]
+struct Nearest {
     signed: bool,
     /// From what quotient on a decade is nearest; the first decade begins at zero's half way.
     from: [f32; DECADES],
@@ -48,13 +54,15 @@ impl Map {
         let zero = if signed { 127 } else { 0 };
         let mut m = Map {
             values: [0.0; 256],
-            signed,
-            from: [0.0; DECADES],
-            slope: [0.0; DECADES],
-            offset: [0.0; DECADES],
-            last: [0.0; DECADES],
-            one: 0.0,
-            top: 0.0,
+            nearest: Nearest {
+                signed,
+                from: [0.0; DECADES],
+                slope: [0.0; DECADES],
+                offset: [0.0; DECADES],
+                last: [0.0; DECADES],
+                one: 0.0,
+                top: 0.0,
+            },
         };
         let mut at = zero + 1;
         let mut k = 0;
@@ -65,10 +73,10 @@ impl Map {
             let n = parts as f64;
             // Multiplying by ten adds up roundings in f64 only.
             let first = at - zero;
-            m.from[k] = (0.5 * (below + size * (0.1 + 0.45 / n))) as f32;
-            m.slope[k] = (n / (0.9 * size)) as f32;
-            m.offset[k] = (first as f64 - n / 9.0) as f32;
-            m.last[k] = (first + parts - 1) as f32;
+            m.nearest.from[k] = (0.5 * (below + size * (0.1 + 0.45 / n))) as f32;
+            m.nearest.slope[k] = (n / (0.9 * size)) as f32;
+            m.nearest.offset[k] = (first as f64 - n / 9.0) as f32;
+            m.nearest.last[k] = (first + parts - 1) as f32;
             let mut i = 0;
             while i < parts {
                 below = size * (0.1 + 0.9 * (i as f64 + 0.5) / n);
@@ -83,8 +91,8 @@ impl Map {
             k += 1;
         }
         m.values[at] = 1.0;
-        m.one = (0.5 * (below + 1.0)) as f32;
-        m.top = (at - zero) as f32;
+        m.nearest.one = (0.5 * (below + 1.0)) as f32;
+        m.nearest.top = (at - zero) as f32;
         m
     }
 
@@ -102,6 +110,8 @@ impl Map {
     /// the fault stays visible; a block below the normal numbers becomes zero.
     #[inline(always)]
     pub(crate) fn encode<T: Real>(&self, from: &[T], codes: &mut [u8], scales: &mut [f32]) {
+        // A copy, because the compiler must not fear that codes are written over the map.
+        let nearest = self.nearest;
         for ((from, codes), scale) in from.chunks(BLOCK).zip(codes.chunks_mut(BLOCK)).zip(scales) {
             let mut top = 0;
             for x in from {
@@ -112,27 +122,42 @@ impl Map {
             let size = if size < f32::MIN_POSITIVE { 0.0 } else { size };
             *scale = size;
             let unit = if size > 0.0 { 1.0 / size } else { 0.0 };
-            for (x, code) in from.iter().zip(codes) {
-                let x = x.f64() as f32;
-                *code = if self.signed { self.signed_code(x, unit) } else { self.unsigned_code(x, unit) };
+            let (whole, rest) = from.as_chunks::<LANES>();
+            let (codes, end) = codes.as_chunks_mut::<LANES>();
+            for (x, code) in whole.iter().zip(codes) {
+                *code = nearest.codes(x, unit);
+            }
+            if !rest.is_empty() {
+                let mut x = [T::ZERO; LANES];
+                x[..rest.len()].copy_from_slice(rest);
+                end.copy_from_slice(&nearest.codes(&x, unit)[..rest.len()]);
             }
         }
     }
+}
 
-    #[inline(always)]
-    fn signed_code(&self, x: f32, unit: f32) -> u8 {
-        let a = x.abs() * unit;
-        let index = if a < self.from[0] { 0.0 } else { self.index(a) };
-        // There is no minus one.
-        let below = if index < 127.0 { index } else { 127.0 };
-        integer(if x < 0.0 { 127.0 - below } else { 127.0 + index })
-    }
+/// Values that are encoded at a time: two of the widest vectors.
+const LANES: usize = 32;
 
+impl Nearest {
+    /// Codes of values times `unit`.
     #[inline(always)]
-    fn unsigned_code(&self, x: f32, unit: f32) -> u8 {
-        let index = self.index(x * unit);
-        let index = if index > 1.0 { index } else { 1.0 };
-        integer(if x > 0.0 && unit > 0.0 { index } else { 0.0 })
+    fn codes<T: Real>(&self, x: &[T; LANES], unit: f32) -> [u8; LANES] {
+        let mut out = [0; LANES];
+        for i in 0..LANES {
+            let x = x[i].f64() as f32;
+            let index = self.index(x.abs() * unit);
+            out[i] = if self.signed {
+                let index = if x.abs() * unit < self.from[0] { 0.0 } else { index };
+                // There is no minus one.
+                let below = if index < 127.0 { index } else { 127.0 };
+                integer(if x < 0.0 { 127.0 - below } else { 127.0 + index })
+            } else {
+                let index = if index > 1.0 { index } else { 1.0 };
+                integer(if (x > 0.0) & (unit > 0.0) { index } else { 0.0 })
+            };
+        }
+        out
     }
 
     /// Index of the nearest positive value.

@@ -311,7 +311,7 @@ pub(crate) enum View<'a, T> {
     },
 }
 
-impl<'a, T: Real> View<'a, T> {
+impl<T: Real> View<'_, T> {
     /// Divides at the end of a run or at a multiple of [`GRAIN`] within one.
     #[inline(always)]
     pub(crate) fn split_at(self, n: usize) -> (Self, Self) {
