@@ -1,8 +1,33 @@
 //! Optimizers, schedules and gradient clipping over flat slices.
 //!
 //! [`AdamMini`] is Adam with one second moment per block of a [`Partition`]; [`AdamW`] is the same rule with
-//! blocks of one element, [`Sgd`] needs no second moment. [`OptimizerConfig`] builds any of them from settings;
-//! [`shard`] spreads state over ranks.
+//! blocks of one element. Beside them stand [`Sgd`], [`Lion`], [`Adafactor`], [`Muon`] and [`SlimAdam`].
+//! [`OptimizerConfig`] builds any of them from settings; [`shard`] spreads state over ranks.
+//!
+//! Nothing else is needed than slices and a layout that names the tensors in them:
+//!
+//! ```
+//! use rhumb_core::{Layout, Role};
+//! use rhumb_optim::{ClipConfig, Kind, OptimizerConfig};
+//!
+//! let mut layout = Layout::new();
+//! layout.push("mlp.w", &[2, 3], Role::Mlp);
+//! layout.push("mlp.b", &[2], Role::Bias);
+//! let config = OptimizerConfig { kind: Kind::AdamMini, lr: 0.1, ..OptimizerConfig::default() };
+//! let mut optimizer = config.build::<f32>(&layout)?;
+//! assert_eq!(optimizer.state_bytes(), 4 * (8 + 2 + 2)); // one second moment per row and per bias
+//!
+//! // Half the squared distance from 1.
+//! let mut parameters = vec![0.0; layout.len()];
+//! let clip = ClipConfig { norm: Some(1.0), ..ClipConfig::default() };
+//! for _ in 0..100 {
+//!     let mut gradient: Vec<f32> = parameters.iter().map(|p| p - 1.0).collect();
+//!     clip.apply(&mut gradient);
+//!     optimizer.step(config.lr, &mut parameters, &gradient);
+//! }
+//! assert!(parameters.iter().all(|p| (p - 1.0).abs() < 0.1));
+//! # Ok::<(), rhumb_optim::OptimError>(())
+//! ```
 //!
 //! All results are equal bit for bit for any number of threads: work is cut at fixed places.
 
