@@ -154,7 +154,7 @@ impl Nearest {
                 integer(if x < 0.0 { 127.0 - below } else { 127.0 + index })
             } else {
                 let index = if index > 1.0 { index } else { 1.0 };
-                integer(if (x > 0.0) & (unit > 0.0) { index } else { 0.0 })
+                integer(if x > 0.0 { index } else { 0.0 })
             };
         }
         out
