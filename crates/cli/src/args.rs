@@ -7,7 +7,8 @@ use crate::cmd;
 const AFTER: &str = "\
 Results go to standard output, progress to standard error.
 Exit codes: 0 done, or every claim as recorded; 1 the outcome of a claim differs from the record; 2 wrong command
-line, recipe or path; 3 a value became NaN or infinite; 4 missing data or model; 130 interrupted, checkpoint written.";
+line, recipe or path; 3 a value became NaN or infinite; 4 missing data or model; 130 interrupted;
+what has checkpoints has written one.";
 
 /// Fine-tune a small language model on your own machine, see its curvature, re-check every claim.
 #[derive(Debug, Parser)]
@@ -16,7 +17,7 @@ pub(crate) struct Args {
     /// Print the result as JSON.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// No progress on standard error.
+    /// No progress and no remarks on standard error; warnings stay.
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
     /// What to do.
@@ -53,7 +54,7 @@ pub(crate) enum Command {
     Run(cmd::run::Args),
     /// Run recipes and compare the outcome of their claims with the record.
     Check(cmd::check::Args),
-    /// Write a finished run as one HTML, Markdown, CSV or SVG file.
+    /// Write a run as one HTML, Markdown, CSV or SVG file.
     Report(cmd::report::Args),
     /// Compare two runs, seed by seed, with a confidence interval.
     Compare(cmd::compare::Args),

@@ -27,7 +27,7 @@ pub(crate) fn unknown(what: &str, name: &str, known: &[&str]) -> Failure {
         None if known.is_empty() => "none is known yet".to_owned(),
         None => format!("known: {}", known.join(", ")),
     };
-    Failure::new(Code::Usage, anyhow::anyhow!("no {what} is called {name}: {hint}"))
+    Failure::new(Code::Usage, anyhow::anyhow!("no {what} is called {name:?}: {hint}"))
 }
 
 #[cfg(test)]

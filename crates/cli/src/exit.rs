@@ -78,8 +78,12 @@ impl From<ObserveError> for Failure {
 /// Reads a text file that the user named.
 pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
-        Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; check the path", path.display()))
+        let (code, advice) = match e.kind() {
+            std::io::ErrorKind::NotFound => (Code::Missing, "check the path"),
+            std::io::ErrorKind::InvalidData => (Code::Usage, "convert it to UTF-8"),
+            _ => (Code::Usage, "check the path"),
+        };
+        Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; {advice}", path.display()))
     })
 }
 

@@ -15,10 +15,8 @@ pub(crate) fn install() -> Result<&'static AtomicBool, Failure> {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(i32::from(Code::Interrupted as u8));
             }
-            let _ = writeln!(
-                std::io::stderr(),
-                "\nstopping after this step and writing a checkpoint; press Ctrl-C again to stop at once"
-            );
+            let _ =
+                writeln!(std::io::stderr(), "\nstopping after this step; press Ctrl-C again to stop at once");
         })
         .map_err(|e| e.to_string())
     })

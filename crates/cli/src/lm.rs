@@ -8,9 +8,9 @@ use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::template::{ChatTemplate, TemplateError};
 use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
 use rhumb_nn::io::{IoError, TensorData, TensorMap};
-use rhumb_nn::model::{Decoder, DecoderConfig, load, store};
+use rhumb_nn::model::{Decoder, DecoderConfig, Family, LoraConfig, load, store};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, read_text};
 
 /// A model with everything around it. `Tokenizer` and `ChatTemplate` are what `rhumb_lm::data` asks for.
 pub(crate) struct LanguageModel {
@@ -35,8 +35,7 @@ impl LanguageModel {
         let mut files = open_files(path)?;
         let tensors = std::mem::take(&mut files.tensors);
         let decoder = decoder(path, &files)?;
-        let params =
-            load(&decoder, &tensors).map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))?;
+        let params = weights(path, &decoder, &tensors)?;
         drop(tensors);
         let (tokenizer, template) = text_side(path, &files)?;
         let eos = eos(&tokenizer, &files);
@@ -74,6 +73,47 @@ pub(crate) fn decoder(path: &Path, files: &ModelFiles) -> Result<Decoder, Failur
         .map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))
 }
 
+/// The weights in the order of the definition, after a look that they are those of the configuration.
+pub(crate) fn weights(path: &Path, decoder: &Decoder, tensors: &TensorMap) -> Result<Vec<f32>, Failure> {
+    let (described, held) =
+        (decoder.base_layout().len(), tensors.values().map(|t| t.data.len()).sum::<usize>());
+    // Memory for them is taken before the tensors are compared one by one, so a configuration that asks for more than
+    // the files hold is refused first.
+    if described > held {
+        return Err(Failure::usage(format!(
+            "{}: config.json describes a model of {described} parameters, and the files hold {held}: take both from the \
+             same model",
+            path.display()
+        )));
+    }
+    load(decoder, tensors).map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))
+}
+
+/// The definition that the `config.json` of a folder gives, without reading a weight; `None` for a GGUF file, whose
+/// configuration follows from its tensors.
+pub(crate) fn definition(path: &Path) -> Result<Option<Decoder>, Failure> {
+    let file = path.join("config.json");
+    if !file.is_file() {
+        return Ok(None);
+    }
+    let json: serde_json::Value = serde_json::from_str(&read_text(&file)?).map_err(|e| {
+        Failure::usage(format!("{}: {e}; restore it from the model's source", file.display()))
+    })?;
+    DecoderConfig::from_json(&json)
+        .and_then(Decoder::new)
+        .map(Some)
+        .map_err(|e| Failure::new(Code::Usage, e).context(shown(path)))
+}
+
+/// Adapters on every projection of a family.
+pub(crate) fn adapters(config: &DecoderConfig, rank: usize, alpha: f64) -> LoraConfig {
+    let mut lora = LoraConfig { rank, alpha, ..LoraConfig::default() };
+    if config.family == Family::Gpt2 {
+        lora.targets = ["c_attn", "c_proj", "c_fc"].map(String::from).to_vec();
+    }
+    lora
+}
+
 /// Tokenizer and chat template of a model.
 pub(crate) fn text_side(
     path: &Path,
@@ -108,12 +148,13 @@ pub(crate) fn tensor_map(decoder: &Decoder, params: &[f32]) -> TensorMap {
 /// Per token and layer the values that the backward pass reads (two norms, packed query, key and value, heads,
 /// residuals, both feed-forward inputs and their product), or one residual when they are computed again
 /// (`recompute`); plus the adjoints of one layer.
-pub(crate) fn activation_bytes(decoder: &Decoder, tokens: usize, recompute: bool) -> u64 {
+pub(crate) fn activation_bytes(decoder: &Decoder, tokens: u64, recompute: bool) -> u64 {
     let c = decoder.config();
-    let layer = 4 * c.width + c.qkv_width() + c.heads * c.head_dim + 3 * c.ffn;
-    let layers = if recompute { c.layers * c.width + layer } else { c.layers * layer };
-    let sweep = 3 * c.ffn + 3 * c.width;
-    4 * (tokens * (layers + sweep)) as u64
+    let layer = (4 * c.width + c.qkv_width() + c.heads * c.head_dim + 3 * c.ffn) as u64;
+    let (width, count) = (c.width as u64, c.layers as u64);
+    let layers = if recompute { count * width + layer } else { count * layer };
+    let sweep = (3 * c.ffn + 3 * c.width) as u64;
+    tokens.saturating_mul(4 * (layers + sweep))
 }
 
 /// What is absent has its own exit code.

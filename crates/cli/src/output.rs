@@ -65,11 +65,62 @@ impl Global {
         !self.quiet && io::stderr().is_terminal()
     }
 
+    /// Whether progress is told in lines: standard error is a file or a pipe that somebody may read.
+    pub(crate) fn logs_progress(self) -> bool {
+        !self.quiet && !io::stderr().is_terminal()
+    }
+
     /// A remark on standard error that is no part of the result.
     pub(crate) fn note(self, text: &str) {
         if !self.quiet {
-            // A closed standard error is no reason to fail.
-            let _ = writeln!(io::stderr(), "{text}");
+            say(text);
+        }
+    }
+
+    /// Something that changes what the result means; told even when quiet.
+    pub(crate) fn warn(self, text: &str) {
+        say(&format!("warning: {text}"));
+    }
+}
+
+/// A line on standard error. A closed one is no reason to fail.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A word for a POSIX shell, quoted where it has to be.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// This call of the program as it can be typed, with `more` behind it.
+pub(crate) fn command_line(more: &[&str]) -> String {
+    let given = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
+    let words = given.chain(more.iter().map(|m| (*m).to_owned()));
+    let words: Vec<String> =
+        std::iter::once("rhumb".to_owned()).chain(words.map(|w| shell_word(&w))).collect();
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_with_spaces_quotes_and_nothing_survive_a_shell() {
+        let cases = [
+            ("runs/a-1.gguf", "runs/a-1.gguf"),
+            ("my run", "'my run'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+            ("a;b", "'a;b'"),
+        ];
+        for (word, want) in cases {
+            assert_eq!(shell_word(word), want);
         }
     }
 }

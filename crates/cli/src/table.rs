@@ -78,7 +78,11 @@ pub(crate) fn number(x: f64) -> String {
 /// Bytes for people, in powers of ten as the papers count them.
 pub(crate) fn bytes(n: u64) -> String {
     let x = n as f64;
-    for (unit, size) in [("GB", 1e9), ("MB", 1e6), ("kB", 1e3)] {
+    // No machine has as much; a longer number would look like a measured one.
+    if x >= 1e18 {
+        return "more than 10^18 B".to_owned();
+    }
+    for (unit, size) in [("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)] {
         if x >= size {
             return format!("{:.4} {unit}", x / size);
         }
@@ -93,8 +97,19 @@ pub(crate) fn seconds(s: f64) -> String {
     } else if s < 120.0 {
         format!("{s:.1} s")
     } else {
-        format!("{:.0} min", s / 60.0)
+        // A cast saturates, so that an absurd value stays a number.
+        let whole = s.round() as u64;
+        if whole < 3600 {
+            format!("{} min {:02} s", whole / 60, whole % 60)
+        } else {
+            format!("{} h {:02} min", whole / 3600, whole / 60 % 60)
+        }
     }
+}
+
+/// A number with its noun, `1 step` or `3 steps`.
+pub(crate) fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -131,5 +146,22 @@ mod tests {
         }
         assert_eq!(bytes(497_955_560), "497.9556 MB");
         assert_eq!(bytes(12), "12 B");
+        assert_eq!(bytes(3_500_000_000_000), "3.5000 TB");
+        assert_eq!(bytes(u64::MAX), "more than 10^18 B");
+    }
+
+    #[test]
+    fn times_and_counts_are_told_as_people_say_them() {
+        let cases = [
+            (0.25, "250 ms"),
+            (119.94, "119.9 s"),
+            (205.0, "3 min 25 s"),
+            (3599.6, "1 h 00 min"),
+            (7500.0, "2 h 05 min"),
+        ];
+        for (s, want) in cases {
+            assert_eq!(seconds(s), want);
+        }
+        assert_eq!((counted(1, "step"), counted(0, "step")), ("1 step".into(), "0 steps".into()));
     }
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
+use super::report::folder::is_run;
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::session::{RunResult, paired};
@@ -23,6 +24,15 @@ pub(crate) struct Args {
 
 /// Compares the metrics of two runs over their common seeds.
 pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
+    for dir in [&args.first, &args.second] {
+        if is_run(dir) && !dir.join(RunResult::FILE).exists() {
+            return Err(Failure::usage(format!(
+                "{} is no run of a recipe: seeds are what is paired here, and only `rhumb run` measures several (a recipe \
+                 of kind sft takes a model and data). Read the report.html of both runs instead",
+                dir.display()
+            )));
+        }
+    }
     let (a, b) = (RunResult::load(&args.first)?, RunResult::load(&args.second)?);
     let pairs: Vec<_> =
         a.seeds.iter().filter_map(|s| Some((s, b.seeds.iter().find(|t| t.seed == s.seed)?))).collect();

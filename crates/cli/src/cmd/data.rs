@@ -7,7 +7,8 @@ use std::io::{BufReader, IsTerminal};
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
-use rhumb_lm::data::{ChatFormat, DataError, Piece, Rows, Tokenizing, preview};
+use rhumb_lm::data::{ChatFormat, Conversation, DataError, Message, Piece, Rows, Tokenizing, preview};
+use rhumb_nn::io::model_dir::ModelFiles;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -27,10 +28,10 @@ pub(crate) enum Command {
         #[arg(long, value_name = "FILE")]
         data: PathBuf,
         /// Conversations to show.
-        #[arg(short = 'n', default_value_t = 3)]
+        #[arg(short = 'n', default_value_t = 3, allow_negative_numbers = true)]
         n: usize,
         /// The first one to show, from 0.
-        #[arg(long, default_value_t = 0)]
+        #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
         skip: usize,
     },
     /// Turn text into token shards for `train pretrain`.
@@ -50,6 +51,7 @@ fn show(model: &Path, data: &Path, n: usize, skip: usize) -> Result<Output, Fail
     let files = open_files(model)?;
     let (tokenizer, template) = text_side(model, &files)?;
     let eos = eos(&tokenizer, &files);
+    let special = special_tokens(&files);
     let name = data.display().to_string();
     let file = File::open(data).map_err(|e| {
         let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
@@ -75,12 +77,20 @@ fn show(model: &Path, data: &Path, n: usize, skip: usize) -> Result<Output, Fail
         let pieces = preview(&example, decode).map_err(fail)?;
         let (tokens, trained) = (example.ids.len(), example.targets());
         let warning = if trained == 0 { " (this conversation trains nothing)" } else { "" };
+        let inside = special_inside(&row.conversation, &special);
         text += &format!("line {}: {trained} of {tokens} tokens trained{warning}\n", example.line);
         for p in &pieces {
             text += &paint.piece(p);
         }
-        text += if text.ends_with('\n') { "\n" } else { "\n\n" };
-        json.push(json!({ "line": example.line, "tokens": tokens, "trained": trained, "pieces": pieces }));
+        text += if text.ends_with('\n') { "" } else { "\n" };
+        if !inside.is_empty() {
+            text += &format!(
+                "note: the content itself contains {}, which become special tokens and so real turns\n",
+                inside.join(", ")
+            );
+        }
+        text.push('\n');
+        json.push(json!({ "line": example.line, "tokens": tokens, "trained": trained, "pieces": pieces, "special_in_content": inside }));
     }
     if json.is_empty() && n > 0 {
         let what = format!("{name} has {rows} conversations, none of them after the first {skip}");
@@ -88,6 +98,22 @@ fn show(model: &Path, data: &Path, n: usize, skip: usize) -> Result<Output, Fail
     }
     text += paint.legend();
     Ok(Output::new(text, Value::Array(json)))
+}
+
+/// The texts that the tokenizer turns into special tokens.
+fn special_tokens(files: &ModelFiles) -> Vec<String> {
+    let added = files.tokenizer.as_ref().and_then(|t| t.get("added_tokens")?.as_array());
+    let special = added.into_iter().flatten().filter(|t| t["special"] == true);
+    special.filter_map(|t| t["content"].as_str()).filter(|c| !c.is_empty()).map(str::to_owned).collect()
+}
+
+/// Those that stand in what people said.
+fn special_inside<'a>(conversation: &Conversation, special: &'a [String]) -> Vec<&'a str> {
+    let texts: Vec<&str> = match conversation {
+        Conversation::Messages(messages) => messages.iter().map(Message::text).collect(),
+        Conversation::Pair { prompt, completion } => vec![prompt, completion],
+    };
+    special.iter().map(String::as_str).filter(|s| texts.iter().any(|t| t.contains(s))).collect()
 }
 
 /// How trained text is told from the rest.

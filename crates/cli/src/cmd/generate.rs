@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     /// New tokens at most.
-    #[arg(long, default_value_t = 128, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 128, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) max_new: u32,
 }
 
@@ -48,22 +48,22 @@ pub(crate) struct Sampling {
     #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed", "n"])]
     pub(crate) greedy: bool,
     /// Divides the logits; above 1 is more varied.
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) temperature: f64,
     /// Only the K most likely tokens.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) top_k: Option<u32>,
     /// Only the most likely tokens that together have this probability.
-    #[arg(long, value_name = "P", value_parser = fraction)]
+    #[arg(long, value_name = "P", value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) top_p: Option<f64>,
     /// Only tokens with at least this share of the probability of the most likely one.
-    #[arg(long, value_name = "P", value_parser = fraction)]
+    #[arg(long, value_name = "P", value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) min_p: Option<f64>,
     /// The seed of the draws.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
     /// Answers.
-    #[arg(short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) n: u32,
 }
 
@@ -71,6 +71,18 @@ pub(crate) struct Sampling {
 pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let x: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
     if x.is_finite() && x > 0.0 { Ok(x) } else { Err("give a finite number above 0".to_owned()) }
+}
+
+/// A number of at least zero.
+pub(crate) fn not_negative(text: &str) -> Result<f64, String> {
+    let x: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if x.is_finite() && x >= 0.0 { Ok(x) } else { Err("give a finite number of at least 0".to_owned()) }
+}
+
+/// A number in [0, 1].
+pub(crate) fn share(text: &str) -> Result<f64, String> {
+    let x = not_negative(text)?;
+    if x <= 1.0 { Ok(x) } else { Err("give a share, at least 0 and at most 1".to_owned()) }
 }
 
 /// A number in (0, 1].

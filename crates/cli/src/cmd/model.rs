@@ -11,11 +11,12 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rhumb_nn::io::TensorMap;
 use rhumb_nn::io::gguf::GgmlType;
 use rhumb_nn::io::hub::{self, HubError, HubOptions, PullProgress};
+use rhumb_nn::io::model_dir::ModelFiles;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::exit::{Code, Failure};
-use crate::lm::{from_io, open_files};
+use crate::lm::{decoder, from_io, open_files, weights};
 use crate::output::{Global, Output};
 use crate::table::{bytes, number};
 
@@ -26,9 +27,12 @@ pub(crate) enum Command {
     Import {
         /// `X.gguf`, or a folder with `config.json` and safetensors.
         from: PathBuf,
-        /// The folder to write.
+        /// The folder to write, new or empty.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Write over what stands there.
+        #[arg(long)]
+        force: bool,
     },
     /// Make a model with fresh weights, to be trained from nothing.
     New(new::New),
@@ -37,10 +41,10 @@ pub(crate) enum Command {
         /// Folder or GGUF file of the model.
         model: PathBuf,
         /// Tokens of a batch row, for the memory estimate.
-        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
         tokens: u32,
         /// Rows of a batch, for the memory estimate.
-        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
         batch: u32,
     },
     /// Write a model for other programs.
@@ -53,9 +57,12 @@ pub(crate) enum Command {
         /// Type of the weights in the file.
         #[arg(long, value_enum, default_value = "f32")]
         dtype: Dtype,
-        /// A folder for `hf`, a file for `gguf`.
+        /// A folder for `hf`, new or empty; a new file for `gguf`.
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
+        /// Write over what stands there.
+        #[arg(long)]
+        force: bool,
     },
     /// Download a model. The only command that opens a connection.
     Pull {
@@ -83,8 +90,10 @@ pub(crate) enum Format {
 pub(crate) enum Dtype {
     /// 32 bits; re-imported bit for bit.
     F32,
-    /// 16 bits, IEEE; GGUF only.
+    /// 16 bits, IEEE.
     F16,
+    /// 16 bits with the range of 32; Hugging Face folders only.
+    Bf16,
     /// 8 bits with a scale per 32 weights; GGUF only.
     #[value(name = "q8_0")]
     #[serde(rename = "q8_0")]
@@ -94,21 +103,39 @@ pub(crate) enum Dtype {
 /// Imports, inspects, exports or downloads.
 pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
     match command {
-        Command::Import { from, out } => import(from, out),
+        Command::Import { from, out, force } => import(from, out, *force),
         Command::New(args) => new::run(args),
         Command::Info { model, tokens, batch } => info::run(model, *tokens, *batch),
-        Command::Export { model, format, dtype, out } => export(model, *format, *dtype, out),
+        Command::Export { model, format, dtype, out, force } => export(model, (*format, *dtype), out, *force),
         Command::Pull { name, out } => pull(name, out.as_deref(), global),
     }
 }
 
-fn import(from: &Path, out: &Path) -> Result<Output, Failure> {
-    if let (Ok(a), Ok(b)) = (from.canonicalize(), out.canonicalize())
-        && a == b
-    {
+/// Whether `a` and `b` are one place.
+fn same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Refuses to write over a file or into a folder that holds something, unless asked to.
+fn is_free(out: &Path, force: bool) -> Result<(), Failure> {
+    let taken = out.is_file() || std::fs::read_dir(out).is_ok_and(|mut d| d.next().is_some());
+    if taken && !force {
+        let what = if out.is_file() { "exists" } else { "is not empty" };
+        return Err(Failure::usage(format!(
+            "{} {what}: choose another --out, or write over it with --force",
+            out.display()
+        )));
+    }
+    Ok(())
+}
+
+fn import(from: &Path, out: &Path, force: bool) -> Result<Output, Failure> {
+    if same(from, out) {
         return Err(Failure::usage("--out is the model itself: choose another folder"));
     }
+    is_free(out, force)?;
     let files = open_files(from)?;
+    fits(from, &files)?;
     files.save(out).map_err(from_io)?;
     let parameters = files.parameters();
     let (tensors, tokenizer) = (files.tensors.len(), files.tokenizer.is_some());
@@ -126,18 +153,39 @@ fn import(from: &Path, out: &Path) -> Result<Output, Failure> {
     Ok(Output::new(text, json))
 }
 
-fn export(model: &Path, format: Format, dtype: Dtype, out: &Path) -> Result<Output, Failure> {
+/// Whether the tensors are those of the configuration.
+fn fits(path: &Path, files: &ModelFiles) -> Result<(), Failure> {
+    weights(path, &decoder(path, files)?, &files.tensors).map(drop)
+}
+
+fn export(
+    model: &Path,
+    (format, dtype): (Format, Dtype),
+    out: &Path,
+    force: bool,
+) -> Result<Output, Failure> {
     let stored = match (format, dtype) {
         (_, Dtype::F32) => GgmlType::F32,
-        (Format::Gguf, Dtype::F16) => GgmlType::F16,
+        (_, Dtype::F16) => GgmlType::F16,
+        (Format::Hf, Dtype::Bf16) => GgmlType::BF16,
         (Format::Gguf, Dtype::Q8_0) => GgmlType::Q8_0,
-        (Format::Hf, _) => {
-            return Err(Failure::usage("hf folders are written as f32: use --dtype f32, or --format gguf"));
+        (Format::Hf, Dtype::Q8_0) => {
+            return Err(Failure::usage("hf folders hold f32, f16 or bf16: choose one, or --format gguf"));
+        }
+        (Format::Gguf, Dtype::Bf16) => {
+            return Err(Failure::usage(
+                "gguf files are written as f32, f16 or q8_0: choose one, or --format hf",
+            ));
         }
     };
+    if same(model, out) {
+        return Err(Failure::usage("--out is the model itself: choose another place"));
+    }
+    is_free(out, force)?;
     let files = open_files(model)?;
+    fits(model, &files)?;
     match format {
-        Format::Hf => files.save(out),
+        Format::Hf => files.save_as(out, stored),
         Format::Gguf => files.to_gguf(out, stored),
     }
     .map_err(from_io)?;
@@ -145,7 +193,7 @@ fn export(model: &Path, format: Format, dtype: Dtype, out: &Path) -> Result<Outp
     let again = files.read_again(out).map_err(from_io)?;
     let difference = Difference::of(&files.tensors, &again.tensors);
     let size = match format {
-        Format::Hf => 4 * files.parameters() as u64,
+        Format::Hf => (stored.block().1 * files.parameters()) as u64,
         Format::Gguf => std::fs::metadata(out).map_or(0, |m| m.len()),
     };
     let text = format!("{}: {}\nread again: {difference}\n", out.display(), bytes(size));

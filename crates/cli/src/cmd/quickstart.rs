@@ -17,11 +17,12 @@ use rhumb_optim::Kind;
 use serde::Serialize;
 use serde_json::json;
 
+use super::report::folder::{SUMMARY, Summary, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
-use crate::output::{Global, Output};
+use crate::output::{Global, Output, command_line};
 use crate::progress::Progress;
-use crate::report::{BarPlot, LinePlot, Report, Section, Series, Tone};
-use crate::table::{Table, number};
+use crate::report::{BarPlot, LinePlot, Section, Series};
+use crate::table::{Table, number, seconds};
 use crate::{interrupt, machine, session};
 
 /// Arguments of `quickstart`.
@@ -34,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// The seed of data, weights and order.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
 }
 
@@ -58,6 +59,49 @@ struct Study<'a> {
     manifest: &'a Manifest,
     stop: &'a AtomicBool,
     global: Global,
+    /// Whether the user chose the folder.
+    named: bool,
+}
+
+const NAME: &str = "quickstart/lm";
+
+/// The fine-tunings.
+const ARMS: [(&str, Kind, LossKind); 4] = [
+    ("AdamW, cross-entropy", Kind::AdamW, LossKind::Ce),
+    ("Adam-mini, cross-entropy", Kind::AdamMini, LossKind::Ce),
+    ("AdamW, GEM", Kind::AdamW, LossKind::GemLinear { beta: BETA }),
+    ("Adam-mini, GEM", Kind::AdamMini, LossKind::GemLinear { beta: BETA }),
+];
+
+/// The folder of an arm.
+fn slug(name: &str) -> String {
+    name.to_lowercase().replace(", ", "-")
+}
+
+/// Makes way for a quick start where one was cut off; every other folder has to be empty.
+fn make_way(out: &Path) -> Result<(), Failure> {
+    let folder = RunFolder::open(out);
+    let own = folder.file("manifest.json").exists() && folder.manifest()?.name == NAME;
+    if !own {
+        return only_fresh(out, false);
+    }
+    if folder.file(SUMMARY).exists() {
+        return Err(Failure::usage(format!(
+            "{} holds a finished quick start: open {}, or choose another --out",
+            out.display(),
+            folder.file("report.html").display()
+        )));
+    }
+    for arm in std::iter::once("pretrain".to_owned()).chain(ARMS.iter().map(|a| slug(a.0))) {
+        let arm = out.join(arm);
+        if arm.exists() {
+            std::fs::remove_dir_all(&arm).map_err(|e| {
+                Failure::usage(format!("cannot remove {}: {e}; choose another --out", arm.display()))
+            })?;
+        }
+    }
+    std::fs::remove_file(folder.file("manifest.json"))
+        .map_err(|e| Failure::usage(format!("cannot clear {}: {e}; choose another --out", out.display())))
 }
 
 struct Trained {
@@ -102,10 +146,12 @@ impl Study<'_> {
         )
         .map_err(|e| Failure::from(e).context(name.to_owned()))?;
         if outcome.reason == StopReason::Interrupted {
+            let dir = self.folder.path().to_string_lossy();
             return Err(Failure::new(
                 Code::Interrupted,
                 anyhow::anyhow!(
-                    "interrupted in {name}; the quick start takes a minute or two, so it starts anew"
+                    "interrupted in {name}; a quick start has no checkpoints, so the same command begins anew: {}",
+                    command_line(&if self.named { vec![] } else { vec!["--out", &dir] })
                 ),
             ));
         }
@@ -129,36 +175,49 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let began = Instant::now();
     let stop = interrupt::install()?;
     let out = args.out.clone().unwrap_or_else(|| session::fresh_folder("quickstart"));
+    make_way(&out)?;
     let folder = RunFolder::create(&out, false)?;
     let corpus = Corpus::new(args.seed, Sizes::default());
     let model = decoder(&corpus.words).map_err(|e| Failure::new(Code::Usage, e))?;
     let manifest = Manifest {
-        name: "quickstart/lm".into(),
-        config: serde_json::to_value(args).unwrap_or_default(),
+        name: NAME.into(),
+        config: json!({
+            "family": args.family, "seed": args.seed, "pretraining": pretraining(args.seed),
+            "fine_tuning": fine_tuning(Kind::AdamMini, LossKind::GemLinear { beta: BETA }, args.seed),
+        }),
         seeds: vec![args.seed],
         versions: machine::versions(),
         machine: machine::describe(machine::threads()),
-        started_unix_s: None,
+        started_unix_s: std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .ok()
+            .map(|d| d.as_secs_f64()),
     };
+    let text = serde_json::to_vec_pretty(&manifest)
+        .map_err(|e| Failure::usage(format!("the settings have no JSON form: {e}")))?;
+    folder.write("manifest.json", &text)?;
     global.note(&format!(
         "A decoder of {} parameters learns a small language whose questions have several right answers,\n\
          then is fine-tuned four ways on answers of which one style dominates.",
         model.layout().len()
     ));
-    let study = Study { corpus: &corpus, model: &model, folder: &folder, manifest: &manifest, stop, global };
+    let study = Study {
+        corpus: &corpus,
+        model: &model,
+        folder: &folder,
+        manifest: &manifest,
+        stop,
+        global,
+        named: args.out.is_some(),
+    };
     let fresh = init(model.layout(), model.config().layers, 0.02, args.seed);
     let base = study.train("pretrain", pretraining(args.seed), fresh, true)?;
     let start = study.measure(&base.params)?;
     let mut arms = Vec::new();
     let mut control = None;
-    for (name, optimizer, loss) in [
-        ("AdamW, cross-entropy", Kind::AdamW, LossKind::Ce),
-        ("Adam-mini, cross-entropy", Kind::AdamMini, LossKind::Ce),
-        ("AdamW, GEM", Kind::AdamW, LossKind::GemLinear { beta: BETA }),
-        ("Adam-mini, GEM", Kind::AdamMini, LossKind::GemLinear { beta: BETA }),
-    ] {
-        let slug = name.to_lowercase().replace(", ", "-");
-        let t = study.train(&slug, fine_tuning(optimizer, loss, args.seed), base.params.clone(), false)?;
+    for (name, optimizer, loss) in ARMS {
+        let t =
+            study.train(&slug(name), fine_tuning(optimizer, loss, args.seed), base.params.clone(), false)?;
         let tail = &t.curve[t.curve.len().saturating_sub(16)..];
         let train_loss = tail.iter().map(|p| p.1).sum::<f64>() / tail.len().max(1) as f64;
         if (optimizer, loss) == (Kind::AdamMini, LossKind::Ce) {
@@ -185,8 +244,8 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         parameters: model.layout().len(),
         wall_s: began.elapsed().as_secs_f64(),
     };
-    let html = done.report(&base.curve).html();
-    folder.write("report.html", html.as_bytes())?;
+    done.summary(&base.curve, &out).save(&folder)?;
+    folder.write("report.html", of_folder(&out)?.html().as_bytes())?;
     Ok(Output::new(done.text(&out), done.json(&out)))
 }
 
@@ -290,11 +349,11 @@ impl Done {
         format!(
             "{}\n{}\n{}\n\nright: chance that one sample is a right answer; pass@k: that the wanted answer is among k; \
              coverage: share of the right\nanswers that 16 samples contain. All computed from probabilities, nothing \
-             sampled.\n\n{:.0} s; report: {}\n",
+             sampled.\n\n{}; report: {}\n",
             self.cost().render(),
             self.diversity().render(),
             self.verdicts().join("\n"),
-            self.wall_s,
+            seconds(self.wall_s),
             out.join("report.html").display()
         )
     }
@@ -319,20 +378,19 @@ impl Done {
         })
     }
 
-    fn report(&self, pretrain: &[(f64, f64)]) -> Report {
-        let mut report = Report::new("Quick start: one small decoder, fine-tuned four ways");
-        for v in self.verdicts() {
-            report.verdict(Tone::Plain, v);
-        }
-        report.table("What it costs", self.cost());
-        report.table("What it answers (held-out questions)", self.diversity());
+    /// What the report is made of, besides the files of the arms.
+    fn summary(&self, pretrain: &[(f64, f64)], out: &Path) -> Summary {
+        let mut sections = vec![
+            Section::Table("What it costs".into(), self.cost()),
+            Section::Table("What it answers (held-out questions)".into(), self.diversity()),
+        ];
         let names: Vec<String> = self.arms.iter().map(|a| a.name.clone()).collect();
         let mut groups = names;
         groups.push("control".into());
         let all: Vec<&Measures> =
             self.arms.iter().map(|a| &a.measures).chain(std::iter::once(&self.control)).collect();
         let bars = |pick: fn(&Measures) -> f64| all.iter().map(|m| pick(m)).collect::<Vec<f64>>();
-        report.push(Section::Bars(BarPlot {
+        sections.push(Section::Bars(BarPlot {
             title: "Chance that the wanted answer is among k samples".into(),
             y: "pass@k".into(),
             groups,
@@ -342,26 +400,32 @@ impl Done {
                 Series::new("k = 16", bars(|m| m.pass[2])),
             ],
         }));
-        report.push(Section::Lines(LinePlot {
+        sections.push(Section::Lines(LinePlot {
             title: "Fine-tuning".into(),
             x: "step".into(),
             y: "cross-entropy per trained token".into(),
             series: self.arms.iter().map(|a| Series::new(a.name.clone(), a.curve.clone())).collect(),
             ..LinePlot::default()
         }));
-        report.push(Section::Lines(LinePlot {
+        sections.push(Section::Lines(LinePlot {
             title: "Pre-training".into(),
             x: "step".into(),
             y: "cross-entropy per token".into(),
             series: vec![Series::new("AdamW", pretrain.to_vec())],
             ..LinePlot::default()
         }));
-        report.text(format!(
+        sections.push(Section::Text(format!(
             "GEM at beta {} fits the distribution that cross-entropy fits, to scores divided by beta; cross-entropy sampled \
              at T = 1/beta is therefore the control that belongs beside it. Step times include data and clipping; compare \
              them with each other only.",
             number(BETA)
-        ));
-        report
+        )));
+        Summary {
+            title: "Quick start: one small decoder, fine-tuned four ways".into(),
+            verdicts: self.verdicts(),
+            sections,
+            command: command_line(&[]),
+            result: self.json(out),
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! `rhumb report`.
 
+pub(crate) mod folder;
+
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -46,13 +48,18 @@ pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
 }
 
 fn one(dir: &Path, format: Format) -> Result<Vec<PathBuf>, Failure> {
-    let result = RunResult::load(dir)?;
+    // Recipes leave a result; every other run is told from its manifest, records and outcome.
+    let plain = !dir.join(RunResult::FILE).exists() && folder::is_run(dir);
+    let result = if plain { None } else { Some(RunResult::load(dir)?) };
     if format == Format::Csv {
         let path = dir.join("report.csv");
-        write_file(&path, long_form(dir)?.as_bytes())?;
+        write_file(&path, long_form(dir, plain)?.as_bytes())?;
         return Ok(vec![path]);
     }
-    let report = report::of_run(&RunFolder::open(dir), &result)?;
+    let report = match &result {
+        Some(result) => report::of_run(&RunFolder::open(dir), result)?,
+        None => folder::of_folder(dir)?,
+    };
     let files = match format {
         Format::Html | Format::Csv => vec![("report.html".to_owned(), report.html())],
         Format::Md => vec![("report.md".to_owned(), report.markdown())],
@@ -71,9 +78,9 @@ fn one(dir: &Path, format: Format) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// `arm,step,quantity,value`, which every table program can pivot.
-fn long_form(dir: &Path) -> Result<String, Failure> {
+fn long_form(dir: &Path, plain: bool) -> Result<String, Failure> {
     let mut out = String::from("arm,step,quantity,value\n");
-    let mut all = vec![("seeds".to_owned(), dir.to_owned())];
+    let mut all = if plain { folder::sources(dir) } else { vec![("seeds".to_owned(), dir.to_owned())] };
     all.extend(report::arms(dir));
     for (arm, folder) in all {
         // Reading the text first gives a missing file its own exit code.

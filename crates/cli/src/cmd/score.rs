@@ -12,7 +12,7 @@ use super::train::Loss;
 use crate::exit::{Code, Failure, read_text};
 use crate::lm::{LanguageModel, from_eval};
 use crate::output::{Global, Output};
-use crate::table::{Table, number};
+use crate::table::{Table, counted, number};
 
 /// Arguments of `score`.
 #[derive(Debug, clap::Args, Serialize)]
@@ -25,7 +25,7 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     pub(crate) loss: Option<Loss>,
     /// The temperature inside GEM.
-    #[arg(long, default_value_t = 0.7, requires = "loss", value_parser = positive)]
+    #[arg(long, default_value_t = 0.7, requires = "loss", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) beta: f64,
 }
 
@@ -51,13 +51,26 @@ pub(crate) fn run(args: &Args, _global: Global) -> Result<Output, Failure> {
         (None, Some(file)) => read_text(file)?,
         (None, None) => String::new(),
     };
+    if args.loss == Some(Loss::Ce) && (args.beta - 0.7).abs() > 0.0 {
+        return Err(Failure::usage(format!(
+            "--beta {} says nothing about --loss ce: choose gem-linear or gem-logsigmoid, or leave it out",
+            args.beta
+        )));
+    }
     let kind = LossKind::parse(args.loss.map_or("ce", loss_name), args.beta)
         .map_err(|e| Failure::new(Code::Usage, e))?;
     let lm = LanguageModel::open(&args.model)?;
     let ids = lm.tokenizer.encode_with_special(&text).map_err(|e| Failure::new(Code::Usage, e))?;
     if ids.len() < 2 {
         return Err(Failure::usage(format!(
-            "the text has {} tokens: a score needs a token and one after it, so give a longer text",
+            "the text has {}: a score needs a token and one after it, so give a longer text",
+            counted(ids.len() as u64, "token")
+        )));
+    }
+    let room = lm.decoder.config().positions;
+    if ids.len() > room {
+        return Err(Failure::usage(format!(
+            "the text has {} tokens and the model's context {room}: shorten the text, or score it in parts",
             ids.len()
         )));
     }

@@ -1,5 +1,6 @@
 //! `rhumb train`.
 
+pub(crate) mod memory;
 pub(crate) mod sft;
 
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use clap::{Subcommand, ValueEnum};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::generate::{fraction, positive};
+use super::generate::{fraction, not_negative, positive, share};
 use crate::exit::Failure;
 use crate::output::{Global, Output};
 
@@ -16,22 +17,32 @@ use crate::output::{Global, Output};
 #[derive(Debug, Subcommand, Serialize)]
 pub(crate) enum Command {
     /// Supervised fine-tuning on conversations.
+    #[command(after_long_help = DISK)]
     Sft(Box<Sft>),
 }
+
+const DISK: &str = "\
+Disk: a checkpoint holds the trained weights, the optimizer's state and the best weights so far, 12 bytes per trained
+weight with Adam-mini and 16 with AdamW. Three of them exist for a moment while one is written, two during the run, and
+one, state.bin, at its end; delete it when no --resume is wanted. The folders model (the last weights) and best (those
+with the lowest held-out cross-entropy, where these are others) take 4 bytes per weight of the model each.";
+
+/// Steps of a run; more are a slip of the keyboard.
+pub(crate) const MAX_STEPS: u64 = 1_000_000_000;
 
 /// Arguments of `train sft`.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Sft {
     #[command(flatten)]
     pub(crate) settings: SftSettings,
-    /// Folder of the run; `runs/sft-TIME` otherwise.
+    /// Folder of the run, new or empty; `runs/sft-TIME` otherwise.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
-    /// Go on with the run in `--out`.
+    /// Go on with the run in `--out`, with the same settings, model and data.
     #[arg(long, requires = "out")]
     pub(crate) resume: bool,
     /// Steps between two checkpoints; every two minutes without it.
-    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "STEPS", value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS), allow_negative_numbers = true)]
     pub(crate) checkpoint_every: Option<u64>,
 }
 
@@ -49,7 +60,7 @@ pub(crate) struct SftSettings {
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_data: Option<PathBuf>,
     /// Conversations held out when there is no `--eval-data`.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub(crate) held_out: usize,
     /// The optimizer.
     #[arg(long, value_enum, default_value = "adam-mini")]
@@ -57,50 +68,50 @@ pub(crate) struct SftSettings {
     /// The loss.
     #[arg(long, value_enum, default_value = "ce")]
     pub(crate) loss: Loss,
-    /// The temperature inside GEM.
-    #[arg(long, default_value_t = 0.7, value_parser = positive)]
+    /// The temperature inside GEM, below 1 to keep diversity.
+    #[arg(long, default_value_t = 0.7, requires = "loss", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) beta: f64,
     /// Train low-rank adapters of this rank instead of the weights.
-    #[arg(long, value_name = "RANK", conflicts_with = "full", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "RANK", conflicts_with = "full", value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
     pub(crate) lora: Option<u32>,
     /// Train every weight (the default).
     #[arg(long)]
     pub(crate) full: bool,
     /// Scale of the adapters; twice the rank without it.
-    #[arg(long, requires = "lora", value_parser = positive)]
+    #[arg(long, requires = "lora", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) lora_alpha: Option<f64>,
     /// Steps; the number of epochs decides without it.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS), allow_negative_numbers = true)]
     pub(crate) steps: Option<u64>,
     /// Passes over the data.
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) epochs: f64,
     /// Packed rows in a step.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
     pub(crate) batch: u32,
     /// Parts that a step is cut into to save memory; each live token weighs the same.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
     pub(crate) accumulate: u32,
     /// Tokens of a packed row.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1_048_576), allow_negative_numbers = true)]
     pub(crate) tokens: u32,
     /// The largest learning rate.
-    #[arg(long, default_value_t = 2e-5, value_parser = positive)]
+    #[arg(long, default_value_t = 2e-5, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) lr: f64,
     /// How the learning rate falls after the warm-up.
     #[arg(long, value_enum, default_value = "cosine")]
     pub(crate) schedule: ScheduleName,
     /// Share of the steps in which the learning rate rises.
-    #[arg(long, default_value_t = 0.03)]
+    #[arg(long, default_value_t = 0.03, value_parser = share, allow_negative_numbers = true)]
     pub(crate) warmup: f64,
     /// Decoupled weight decay.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = not_negative, allow_negative_numbers = true)]
     pub(crate) weight_decay: f64,
     /// Largest global norm of the gradient; 0 does not clip. Refused together with `--update-in-backward`.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = not_negative, allow_negative_numbers = true)]
     pub(crate) clip: f64,
     /// Dropout; 0 only, since the decoders have none.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) dropout: f64,
     /// Update every tensor during the backward pass and free its gradient.
     #[arg(long)]
@@ -109,13 +120,13 @@ pub(crate) struct SftSettings {
     #[arg(long)]
     pub(crate) recompute: bool,
     /// Steps between two evaluations.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS), allow_negative_numbers = true)]
     pub(crate) eval_every: u64,
     /// Share of memory that the estimate may reach before the run is refused.
-    #[arg(long, default_value_t = 0.9, value_parser = fraction)]
+    #[arg(long, default_value_t = 0.9, value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) memory_share: f64,
     /// The seed of order, adapters and dropout.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
 }
 

@@ -26,7 +26,9 @@ impl Place<'_> {
     /// Turns path and message of a typed error into a sentence with file, line and nearest key.
     pub(super) fn describe(&self, path: &str, message: &str) -> String {
         let Some((key, known)) = unknown_name(message) else {
-            return format!("{}: {path}: {message}", self.at(path, None));
+            // A key that the whole file lacks has no place of its own.
+            let within = if path == "." { String::new() } else { format!("{path}: ") };
+            return format!("{}: {within}{message}", self.at(path, None));
         };
         let what = if message.starts_with("unknown variant") { "value" } else { "key" };
         let hint = match nearest(&key, known.iter().map(String::as_str)) {

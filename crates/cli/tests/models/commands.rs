@@ -193,15 +193,25 @@ fn exports_come_back_with_the_same_bits_and_the_same_answer() {
     assert_eq!(answer(&m), answer(&gguf));
     assert_eq!(answer(&m), answer(&back));
 
-    let half =
-        rhumb(&["model", "export", &m, "--format", "gguf", "--dtype", "f16", "--out", &gguf, "--json"])
-            .json();
+    let half = rhumb(&[
+        "model", "export", &m, "--format", "gguf", "--dtype", "f16", "--out", &gguf, "--force", "--json",
+    ])
+    .json();
     let relative = half["difference"]["relative"].as_f64().unwrap();
     assert!(relative > 0.0 && relative < 5e-4, "{relative}");
-    let q8 = rhumb(&["model", "export", &m, "--format", "gguf", "--dtype", "q8_0", "--out", &gguf, "--json"])
-        .json();
+    let q8 =
+        ["model", "export", &m, "--format", "gguf", "--dtype", "q8_0", "--out", &gguf, "--force", "--json"];
+    let q8 = rhumb(&q8).json();
     let relative = q8["difference"]["relative"].as_f64().unwrap();
     assert!(relative > 1e-3 && relative < 2e-2, "{relative}");
+    let folder = dir.path().join("bf16").to_str().unwrap().to_owned();
+    let bf16 = ["model", "export", &m, "--format", "hf", "--dtype", "bf16", "--out", &folder, "--json"];
+    let bf16 = rhumb(&bf16).json();
+    let relative = bf16["difference"]["relative"].as_f64().unwrap();
+    assert!(relative > 5e-4 && relative < 4e-3, "{relative}");
+    let info = rhumb(&["model", "info", &folder, "--json"]).json();
+    assert_eq!(info["stored"]["BF16"], a.len());
+    assert_eq!(bf16["bytes"], 2 * info["parameters"].as_u64().unwrap());
 }
 
 #[test]
@@ -209,7 +219,7 @@ fn an_export_that_cannot_be_written_says_what_can() {
     let dir = tempfile::tempdir().unwrap();
     let m = save(&model(), &dir.path().join("m"));
     let out = dir.path().join("x").to_str().unwrap().to_owned();
-    for (format, dtype) in [("hf", "f16"), ("hf", "q8_0"), ("gguf", "bf16")] {
+    for (format, dtype) in [("hf", "q8_0"), ("gguf", "bf16")] {
         let r = rhumb(&["model", "export", &m, "--format", format, "--dtype", dtype, "--out", &out]);
         assert!(r.code == 2 && r.err.contains("f32"), "{}", r.err);
         assert!(!dir.path().join("x").exists());

@@ -3,7 +3,10 @@
 
 mod commands;
 mod fixture;
+mod folders;
 mod kill;
+mod limits;
+mod numbers;
 mod real;
 mod refusals;
 mod study;

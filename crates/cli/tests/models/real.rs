@@ -63,9 +63,10 @@ fn the_real_model_answers_in_every_exported_type() {
     ask(&m);
     let out = dir.path().join("x.gguf").to_str().unwrap().to_owned();
     for dtype in ["f32", "f16", "q8_0"] {
-        let e =
-            rhumb(&["model", "export", &m, "--format", "gguf", "--dtype", dtype, "--out", &out, "--json"])
-                .json();
+        let e = rhumb(&[
+            "model", "export", &m, "--format", "gguf", "--dtype", dtype, "--out", &out, "--force", "--json",
+        ])
+        .json();
         eprintln!("{dtype}: {}", e["difference"]);
         assert_eq!(e["difference"]["changed"] == 0, dtype == "f32");
         ask(&out);

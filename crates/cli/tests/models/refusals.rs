@@ -10,11 +10,11 @@ use crate::fixture::{Ended, model, rhumb, save};
 use crate::train::data;
 
 /// A call that has to end with that code, with these words on standard error and nothing on standard output.
-fn refused(args: &[&str], code: i32, words: &[&str]) {
+pub(crate) fn refused(args: &[&str], code: i32, words: &[&str]) {
     judge(&rhumb(args), args, code, words);
 }
 
-fn judge(e: &Ended, args: &[&str], code: i32, words: &[&str]) {
+pub(crate) fn judge(e: &Ended, args: &[&str], code: i32, words: &[&str]) {
     assert_eq!(e.code, code, "{args:?}: {}", e.err);
     assert!(e.out.is_empty(), "{args:?}: {}", e.out);
     assert!(!e.err.contains("panicked") && e.err.contains("error: "), "{args:?}: {}", e.err);
@@ -23,7 +23,7 @@ fn judge(e: &Ended, args: &[&str], code: i32, words: &[&str]) {
     }
 }
 
-fn text(path: &Path) -> &str {
+pub(crate) fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
@@ -106,7 +106,7 @@ fn a_safetensors_head_that_lies_is_told_before_memory_is_taken() {
 }
 
 /// `train sft` of the model at `m`, with `more`.
-fn train(m: &str, data: &str, out: &Path, more: &[&str]) -> Ended {
+pub(crate) fn train(m: &str, data: &str, out: &Path, more: &[&str]) -> Ended {
     let mut args = vec!["train", "sft", "--model", m, "--data", data, "--out", text(out), "--json"];
     for pair in
         [["--tokens", "48"], ["--batch", "2"], ["--held-out", "4"], ["--steps", "4"], ["--lr", "1e-2"]]
@@ -208,7 +208,7 @@ fn settings_without_a_meaning_are_refused_with_the_reason() {
     let (d, out) = (data(dir.path(), None), dir.path().join("run"));
     for (more, words) in [
         (&["--dropout", "0.1"][..], &["--dropout 0.1", "built without dropout", "--weight-decay"][..]),
-        (&["--held-out", "12"], &["12 of 12 conversations", "hold out fewer"]),
+        (&["--held-out", "12"], &["12 of 12 different conversations", "hold out fewer"]),
         (&["--update-in-backward"], &["clipping by global norm", "--clip 0"]),
         (&["--update-in-backward", "--clip", "0", "--accumulate", "2"], &["--accumulate 1"]),
         (&["--memory-share", "0.000000001"], &["this run needs about", "--batch", "--lora"]),
@@ -224,7 +224,13 @@ fn settings_without_a_meaning_are_refused_with_the_reason() {
 /// The call with a limit on the size of every file it writes, which is how a full disk looks to it.
 #[cfg(unix)]
 fn limited(blocks: u64, args: &[&str]) -> Ended {
-    let script = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    shell(&format!("trap '' XFSZ; ulimit -f {blocks}"), args)
+}
+
+/// The call after some words of a shell.
+#[cfg(unix)]
+pub(crate) fn shell(first: &str, args: &[&str]) -> Ended {
+    let script = format!("{first}; exec \"$0\" \"$@\"");
     let out =
         Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_rhumb")]).args(args).output().unwrap();
     Ended {
@@ -274,7 +280,8 @@ fn an_export_to_a_full_disk_leaves_the_file_that_was_there() {
     let path = gguf(dir.path());
     let before = fs::read(&path).unwrap();
     let m = dir.path().join("m");
-    let args = ["model", "export", text(&m), "--format", "gguf", "--dtype", "f16", "--out", text(&path)];
+    let args =
+        ["model", "export", text(&m), "--format", "gguf", "--dtype", "f16", "--out", text(&path), "--force"];
     judge(&limited(8, &args), &args, 2, &["cannot write", "m.gguf", "os error"]);
     assert!(fs::read(&path).unwrap() == before);
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name()).collect();

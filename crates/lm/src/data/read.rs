@@ -92,11 +92,27 @@ impl<R: BufRead> Rows<R> {
         if messages.is_empty() {
             return Err("the list of messages is empty".into());
         }
-        match messages.iter().enumerate().find_map(|(i, m)| Some((i + 1, wrong(m)?))) {
-            Some((i, what)) => Err(format!("message {i} has {what}")),
+        if let Some((i, what)) = messages.iter().enumerate().find_map(|(i, m)| Some((i + 1, wrong(m)?))) {
+            return Err(format!("message {i} has {what}"));
+        }
+        match unknown_role(&messages) {
+            Some((i, role)) => Err(format!(
+                "message {i} has the role {role:?}, which templates would print and no model has learnt: {} are known",
+                ROLES.join(", ")
+            )),
             None => Ok(Some(Conversation::Messages(messages))),
         }
     }
+}
+
+/// Roles that chat templates know.
+const ROLES: [&str; 6] = ["system", "user", "assistant", "tool", "developer", "function"];
+
+/// The first message whose role is a slip of the keyboard.
+fn unknown_role(messages: &[Message]) -> Option<(usize, &str)> {
+    let known = |m: &&Message| ROLES.contains(&m.role.as_str());
+    let at = messages.iter().position(|m| !known(&m))?;
+    Some((at + 1, &messages[at].role))
 }
 
 /// What a message must not have.
@@ -201,7 +217,11 @@ mod tests {
 
     #[test]
     fn each_malformed_row_says_what_is_wrong() {
-        let cases: [(&[u8], &str); 13] = [
+        let cases: [(&[u8], &str); 14] = [
+            (
+                b"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"usr\",\"content\":\"b\"}]}",
+                "message 2 has the role \"usr\"",
+            ),
             (b"[]", "line 1: "),
             (b"{}", "neither messages nor prompt"),
             (b"{\"messages\":[]}", "list of messages is empty"),

@@ -10,6 +10,7 @@ use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use half::{bf16, f16};
 use indexmap::{IndexMap, IndexSet};
 use serde::Deserialize;
 
@@ -93,18 +94,33 @@ fn files(dir: &Path) -> Result<Vec<Shard>, IoError> {
     Ok(shards.into_iter().map(|(file, tensors)| (dir.join(file), Some(tensors))).collect())
 }
 
-/// Writes one F32 file, atomically, with the header entry `format = pt` that other loaders look for.
+/// Writes one file of F32, F16 or BF16, atomically, with the header entry `format = pt` that other loaders look for.
 ///
 /// # Errors
-/// [`IoError`] when a shape does not fit its values or the disk refuses.
-pub fn write(path: &Path, tensors: &TensorMap) -> Result<(), IoError> {
+/// [`IoError`] when a shape does not fit its values, a value is too large for the type, the type is another one, or
+/// the disk refuses.
+pub fn write(path: &Path, tensors: &TensorMap, dtype: GgmlType) -> Result<(), IoError> {
+    let stored = match dtype {
+        GgmlType::F32 => Dtype::F32,
+        GgmlType::F16 => Dtype::F16,
+        GgmlType::BF16 => Dtype::BF16,
+        other => {
+            let what = format!("{} is not written here; use F32, F16 or BF16", other.name());
+            return Err(IoError::malformed(path, 0, what));
+        }
+    };
     let mut infos = Vec::with_capacity(tensors.len());
     let mut at = 0;
     for (name, t) in tensors {
-        let end = at + 4 * t.data.len();
+        let too_large = |v: &f32| v.is_finite() && !rounded(dtype, *v).is_finite();
+        if let Some(i) = t.data.iter().position(too_large) {
+            let what = format!("value {i} is {}, which {} cannot hold; use F32", t.data[i], dtype.name());
+            return Err(IoError::tensor(path, name, what));
+        }
+        let end = at + dtype.block().1 * t.data.len();
         infos.push((
             name.clone(),
-            TensorInfo { dtype: Dtype::F32, shape: t.shape.clone(), data_offsets: (at, end) },
+            TensorInfo { dtype: stored, shape: t.shape.clone(), data_offsets: (at, end) },
         ));
         at = end;
     }
@@ -121,12 +137,25 @@ pub fn write(path: &Path, tensors: &TensorMap) -> Result<(), IoError> {
         out.write_all(&header).map_err(io)?;
         for t in tensors.values() {
             for run in t.data.chunks(1 << 16) {
-                let bytes: Vec<u8> = run.iter().flat_map(|v| v.to_le_bytes()).collect();
+                let bytes: Vec<u8> = match dtype {
+                    GgmlType::F16 => run.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
+                    GgmlType::BF16 => run.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
+                    _ => run.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                };
                 out.write_all(&bytes).map_err(io)?;
             }
         }
         Ok(())
     })
+}
+
+/// What a reader will see.
+fn rounded(dtype: GgmlType, v: f32) -> f32 {
+    match dtype {
+        GgmlType::F16 => f16::from_f32(v).to_f32(),
+        GgmlType::BF16 => bf16::from_f32(v).to_f32(),
+        _ => v,
+    }
 }
 
 #[derive(Deserialize)]

@@ -227,7 +227,8 @@ fn a_weight_that_is_no_number_is_named_on_every_way() {
     };
     named(bad.save(dir.path()).unwrap_err());
     named(bad.to_gguf(&dir.path().join("m.gguf"), GgmlType::F32).unwrap_err());
-    rhumb_nn::io::safetensors::write(&dir.path().join("model.safetensors"), &bad.tensors).unwrap();
+    let weights = dir.path().join("model.safetensors");
+    rhumb_nn::io::safetensors::write(&weights, &bad.tensors, rhumb_nn::io::gguf::GgmlType::F32).unwrap();
     named(ModelFiles::load(dir.path()).unwrap_err());
 }
 

@@ -33,7 +33,7 @@ pub(crate) struct Tokenize {
     #[arg(long)]
     no_eos: bool,
     /// Tokens of a shard at most; that many are held in memory.
-    #[arg(long, default_value_t = 1 << 26, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 1 << 26, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     shard_tokens: u32,
     /// The folder to write.
     #[arg(long, value_name = "DIR")]

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rhumb_core::{MemoryReport, Role};
+use rhumb_core::Role;
 use rhumb_nn::io::gguf::GgufFile;
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::safetensors;
-use rhumb_nn::model::{Decoder, LoraConfig};
+use rhumb_nn::model::Decoder;
 use rhumb_optim::{Kind, OptimizerConfig, Preset, param_table};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::cmd::train::memory::{Estimate, Shape};
 use crate::exit::{Code, Failure};
-use crate::lm::{activation_bytes, decoder, from_io, open_files, text_side};
+use crate::lm::{adapters, decoder, from_io, open_files, text_side, weights};
 use crate::output::Output;
 use crate::table::{Table, bytes};
 
@@ -35,18 +36,18 @@ struct Need {
     optimizer: String,
     /// Bytes of its state.
     optimizer_bytes: u64,
-    memory: MemoryReport,
-    /// The best and the first weights, which a run keeps beside the current ones.
-    copies: u64,
+    #[serde(flatten)]
+    estimate: Estimate,
     total: u64,
 }
 
 pub(super) fn run(path: &Path, tokens: u32, batch: u32) -> Result<Output, Failure> {
     let files = open_files(path)?;
     let model = decoder(path, &files)?;
+    drop(weights(path, &model, &files.tensors)?);
     let stored = stored_types(path).map_err(|e| e.context(path.display().to_string()))?;
     let groups = groups(&model)?;
-    let needs = needs(&model, files, path, tokens as usize, batch as usize)?;
+    let needs = needs(&model, files, path, u64::from(tokens), u64::from(batch))?;
     let c = model.config();
     let n = model.base_layout().len();
     let kind = format!("{:?}", c.family).to_lowercase();
@@ -72,17 +73,18 @@ pub(super) fn run(path: &Path, tokens: u32, batch: u32) -> Result<Output, Failur
         table.row([g.role.to_owned(), tensors, parameters, blocks, g.block.clone()]);
     }
     text += &table.render();
-    text += &format!("\nmemory of training in f32, estimated for {batch} x {tokens} tokens\n");
-    let header = ["optimizer", "parameters", "gradients", "state", "activations", "copies", "total"];
+    text += &format!("\nmemory of train sft in f32, estimated for {batch} x {tokens} tokens\n");
+    let header = ["optimizer", "parameters", "gradients", "state", "activations", "rest", "saving", "total"];
     let mut table = Table::new(header);
     for need in &needs {
-        let m = &need.memory;
-        let cells =
-            [m.parameters, m.gradients, m.optimizer, m.activations + m.scratch, need.copies, need.total];
+        let m = &need.estimate.training;
+        let saving = need.estimate.saving;
+        let cells = [m.parameters, m.gradients, m.optimizer, m.activations, m.scratch, saving, need.total];
         table.row(std::iter::once(need.optimizer.clone()).chain(cells.map(bytes)));
     }
     text += &table.render();
-    text += "copies: the best and the first weights, kept for the comparison and for saving\n";
+    text += "parameters: the current and the best weights; rest: program, tokenizer, data, scores; saving: what writing the \
+             model\nneeds for a moment; total: the larger one of training and saving\n";
     let json = json!({
         "path": path,
         "family": kind,
@@ -162,16 +164,16 @@ fn needs(
     model: &Decoder,
     files: ModelFiles,
     path: &Path,
-    tokens: usize,
-    batch: usize,
+    tokens: u64,
+    batch: u64,
 ) -> Result<Vec<Need>, Failure> {
     // A tokenizer that does not load is found here and not after an hour of training.
     if files.tokenizer.is_some() {
         text_side(path, &files)?;
     }
     drop(files);
-    let lora = LoraConfig::default();
-    let rank = lora.rank;
+    let rank = 8;
+    let lora = adapters(model.config(), rank, 16.0);
     let adapted =
         Decoder::with_lora(model.config().clone(), &lora).map_err(|e| Failure::new(Code::Usage, e)).ok();
     let full = |kind, momentum| (model, kind, momentum);
@@ -187,27 +189,17 @@ fn needs(
     rows.into_iter()
         .map(|(optimizer, (m, kind, momentum))| {
             let config = OptimizerConfig { kind, momentum, ..OptimizerConfig::default() };
-            let state = config.state_bytes(m.layout(), 4).map_err(|e| Failure::new(Code::Usage, e))?;
-            let (base, trained) = (m.base_layout().len() as u64, m.layout().len() as u64);
-            let frozen = if m.is_adapted() { base } else { 0 };
-            let memory = MemoryReport {
-                parameters: 4 * (frozen + trained),
-                gradients: 4 * trained,
-                optimizer: state as u64,
-                activations: activation_bytes(m, batch * tokens, false),
-                scratch: SCRATCH,
-            };
-            let copies = 4 * if m.is_adapted() { base + trained } else { 2 * trained };
-            Ok(Need {
-                optimizer,
-                optimizer_bytes: state as u64,
-                total: memory.total() + copies,
-                memory,
-                copies,
-            })
+            let estimate = Estimate::of(&Shape {
+                decoder: m,
+                optimizer: &config,
+                batch,
+                accumulate: 1,
+                tokens,
+                recompute: false,
+                streamed: false,
+            })?;
+            let optimizer_bytes = estimate.training.optimizer;
+            Ok(Need { optimizer, optimizer_bytes, total: estimate.peak(), estimate })
         })
         .collect()
 }
-
-/// One chunk of scores and what operations use for a moment.
-const SCRATCH: u64 = 64 << 20;

@@ -28,31 +28,31 @@ pub(crate) struct New {
     #[arg(long, value_enum, default_value = "llama")]
     family: Family,
     /// Layers.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     layers: u32,
     /// Width of the residual stream.
-    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536))]
+    #[arg(long, default_value_t = 128, value_parser = clap::value_parser!(u32).range(2..=65536), allow_negative_numbers = true)]
     width: u32,
     /// Query heads.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     heads: u32,
     /// Key-value heads; as many as query heads without it.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024), allow_negative_numbers = true)]
     kv_heads: Option<u32>,
     /// Width of the feed-forward layer; 8/3 of the width rounded up to a multiple of 32 (llama), or 4 times the width.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_048_576))]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_048_576), allow_negative_numbers = true)]
     ffn: Option<u32>,
     /// Longest context.
-    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..=1_048_576))]
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(2..=1_048_576), allow_negative_numbers = true)]
     positions: u32,
     /// Give the output head weights of its own.
     #[arg(long)]
     untied: bool,
     /// Standard deviation of the fresh weights.
-    #[arg(long, default_value_t = 0.02, value_parser = crate::cmd::generate::positive)]
+    #[arg(long, default_value_t = 0.02, value_parser = crate::cmd::generate::positive, allow_negative_numbers = true)]
     std: f64,
     /// The seed of the weights.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
 }
 

@@ -40,7 +40,7 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
         let config = setup::config(&settings, &data.train)?;
         model.params.clone_from(&weights);
         let (decoder, params, frozen) = setup::prepare(&settings, &mut model)?;
-        setup::refuse_if_too_large(&settings, &setup::estimate(&decoder, &config, settings.lora.is_some()))?;
+        setup::memory(&settings, &decoder)?.refuse_if_too_large(settings.memory_share)?;
         let steps = config.steps;
         let mut sft = Sft::new(config, decoder, params, frozen, data.train.clone(), &data.held_out)?;
         drive(ctx, name(loss), steps, &mut sft)?;

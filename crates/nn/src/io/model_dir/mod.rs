@@ -12,6 +12,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::Value;
 
+use super::gguf::GgmlType;
 use super::tensor::TensorMap;
 use super::{IoError, atomic, safetensors};
 
@@ -88,13 +89,26 @@ impl ModelFiles {
     /// # Errors
     /// [`IoError`] when the folder cannot be made or written, or a weight is not finite.
     pub fn save(&self, dir: &Path) -> Result<(), IoError> {
+        self.save_as(dir, GgmlType::F32)
+    }
+
+    /// [`ModelFiles::save`] with weights as F32, F16 or BF16.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::save`]; a weight that the type cannot hold, another type.
+    pub fn save_as(&self, dir: &Path, dtype: GgmlType) -> Result<(), IoError> {
         check_finite(dir, &self.tensors)?;
         fs::create_dir_all(dir).map_err(|e| IoError::io("create", dir, e))?;
-        safetensors::write(&dir.join(WEIGHTS), &self.tensors)?;
+        safetensors::write(&dir.join(WEIGHTS), &self.tensors, dtype)?;
         let mut config = self.config.clone();
+        let name = match dtype {
+            GgmlType::F16 => "float16",
+            GgmlType::BF16 => "bfloat16",
+            _ => "float32",
+        };
         for key in ["torch_dtype", "dtype"] {
             if let Some(dtype) = config.get_mut(key) {
-                *dtype = Value::from("float32");
+                *dtype = Value::from(name);
             }
         }
         write_json(&dir.join(CONFIG), &config)?;

@@ -2,16 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
+use rhumb_core::Outcome;
 use rhumb_core::stats::Interval;
-use rhumb_core::{Outcome, RunFolder};
 use rhumb_lm::gem::{RowStats, Summary, paired_change};
 use rhumb_lm::sft::{Scores, SftConfig};
 use rhumb_nn::loss::LossKind;
 use serde_json::json;
 
 use super::super::SftSettings;
-use crate::exit::Failure;
-use crate::report::{LinePlot, Report, Section, Series, Tone};
+use super::super::memory::Estimate;
+use crate::cmd::report::folder::Summary as Told;
+use crate::output::{command_line, shell_word};
+use crate::report::Section;
 use crate::table::{Table, bytes, number, seconds};
 
 /// Everything that is told about a finished run.
@@ -24,10 +26,22 @@ pub(super) struct Finished<'a> {
     pub(super) after: Option<Scores>,
     pub(super) saved: Vec<PathBuf>,
     pub(super) state: usize,
+    pub(super) estimate: Estimate,
+    /// Largest resident size of the process.
+    pub(super) peak: Option<u64>,
+    pub(super) vocab: usize,
 }
+
+/// What the two kinds of means in the table are.
+const CAPTION: &str = "Before and after: means over all held-out tokens. Change: mean over conversations of the change of \
+each conversation's own mean, so that short ones weigh as much as long ones, with a 95 % bootstrap interval over \
+conversations; it need not equal the difference of the two means.";
 
 /// A quantity by name, of one token and of a summary.
 type Pick = (&'static str, fn(&RowStats) -> f64, fn(&Summary) -> f64);
+
+const CE: &str = "cross-entropy";
+const ENTROPY: &str = "entropy";
 
 /// A held-out quantity: name, value before and after, and the paired change.
 struct Change {
@@ -37,12 +51,23 @@ struct Change {
     paired: Option<Interval>,
 }
 
+impl Change {
+    /// Whether it fell (true) or rose (false); `None` when the interval contains zero, or when the mean over tokens
+    /// went the other way.
+    fn direction(&self) -> Option<bool> {
+        let i = self.paired?;
+        let fell = i.high < 0.0 && self.after < self.before;
+        let rose = i.low > 0.0 && self.after > self.before;
+        (fell || rose).then_some(fell)
+    }
+}
+
 impl Finished<'_> {
     fn changes(&self) -> Vec<Change> {
         let (Some(b), Some(a)) = (&self.before, &self.after) else { return Vec::new() };
         let (Some(mb), Some(ma)) = (b.summary(), a.summary()) else { return Vec::new() };
         let mut quantities: Vec<Pick> =
-            vec![("cross-entropy", |r| r.ce, |s| s.ce), ("entropy", |r| r.entropy, |s| s.entropy)];
+            vec![(CE, |r| r.ce, |s| s.ce), (ENTROPY, |r| r.entropy, |s| s.entropy)];
         if self.config.loss != LossKind::Ce {
             quantities.insert(0, ("S = beta CE(z / beta)", |r| r.surrogate, |s| s.surrogate));
         }
@@ -73,9 +98,13 @@ impl Finished<'_> {
         let mut t = Table::new(["", "value"]);
         t.row(["steps".to_owned(), self.outcome.steps.to_string()]);
         t.row(["time".to_owned(), seconds(self.outcome.wall_s)]);
+        if let Some(peak) = self.peak {
+            t.row(["largest size of the process".to_owned(), bytes(peak)]);
+        }
+        t.row(["estimated before".to_owned(), bytes(self.estimate.peak())]);
         t.row(["optimizer state".to_owned(), format!("{} ({} bytes)", bytes(self.state as u64), self.state)]);
         for (name, b) in [
-            ("parameters", m.parameters),
+            ("parameters and their best copy", m.parameters),
             ("gradients", m.gradients),
             ("activations", m.activations),
             ("scratch", m.scratch),
@@ -86,28 +115,32 @@ impl Finished<'_> {
     }
 
     fn verdict(&self) -> String {
-        let Some(c) = self.changes().into_iter().next() else {
-            return "No held-out conversations, so nothing is said about what was learnt.".into();
-        };
-        match c.paired {
-            Some(i) if i.high < 0.0 => format!("{} fell on held-out conversations.", c.name),
-            Some(i) if i.low > 0.0 => {
-                format!("{} rose on held-out conversations: fewer steps or a smaller --lr.", c.name)
-            }
-            _ => format!("{} did not change clearly on held-out conversations.", c.name),
-        }
+        verdict(&self.changes(), self.vocab)
     }
 
     pub(super) fn text(&self) -> String {
-        let saved: Vec<String> = self.saved.iter().map(|p| p.display().to_string()).collect();
+        let table = self.table();
+        let table =
+            if table.rows.is_empty() { String::new() } else { format!("{}{CAPTION}\n\n", table.render()) };
+        let saved = match self.saved.as_slice() {
+            [last, best] => format!(
+                "The last weights are in {}, those with the lowest held-out cross-entropy in {}",
+                last.display(),
+                best.display()
+            ),
+            [last] if self.after.is_some() => {
+                format!("The last weights, which are the best too, are in {}", last.display())
+            }
+            _ => format!("The last weights are in {}", self.out.join("model").display()),
+        };
         format!(
-            "{}\n{}\n{}\n\nSaved {}; report in {}\nTry it: rhumb generate {} --chat \"Hello\"\n",
+            "{}\n{table}{}\n{saved}; report in {}\nstate.bin in {} is the last checkpoint: delete it when you do not need \
+             it\nTry it: rhumb generate {} --chat \"Hello\" --temperature 0.7\n",
             self.verdict(),
-            self.table().render(),
             self.facts().render(),
-            saved.join(", "),
             self.out.join("report.html").display(),
-            saved[0]
+            self.out.display(),
+            shell_word(&self.saved.last().unwrap_or(&self.out.to_owned()).to_string_lossy())
         )
     }
 
@@ -123,49 +156,102 @@ impl Finished<'_> {
         json!({
             "verdict": self.verdict(), "held_out": changes, "steps": self.outcome.steps,
             "wall_s": self.outcome.wall_s, "optimizer_state_bytes": self.state,
-            "peak_bytes": self.outcome.peak_bytes, "saved": self.saved, "folder": self.out,
+            "peak_bytes": self.outcome.peak_bytes, "estimate": self.estimate,
+            "estimate_bytes": self.estimate.peak(), "peak_resident_bytes": self.peak,
+            "saved": self.saved, "folder": self.out,
         })
     }
 
-    pub(super) fn report(&self, folder: &RunFolder) -> Result<Report, Failure> {
-        let mut report = Report::new("Supervised fine-tuning");
-        report.verdict(Tone::Plain, self.verdict());
-        report.table("Held-out conversations, means over tokens", self.table());
-        report.table("Cost", self.facts());
-        let records = folder.records()?;
-        for (title, keys) in [
-            ("Loss", &["loss", "ce", "eval_ce"][..]),
-            ("Entropy of the prediction", &["entropy", "eval_entropy"]),
-            ("Gradient norm", &["grad_norm"]),
-            ("Learning rate", &["lr"]),
-        ] {
-            let curve = |k: &&str| {
-                let points: Vec<(f64, f64)> =
-                    records.iter().filter_map(|r| r.get(k).map(|v| (r.step as f64, v))).collect();
-                (!points.is_empty()).then(|| Series::new(*k, points))
-            };
-            let series: Vec<_> = keys.iter().filter_map(curve).collect();
-            if !series.is_empty() {
-                let (x, y) = ("step".to_owned(), title.to_owned());
-                report.push(Section::Lines(LinePlot {
-                    title: title.into(),
-                    x,
-                    y,
-                    series,
-                    ..LinePlot::default()
-                }));
-            }
+    /// What `report.html` is made of, besides the files that every run has.
+    pub(super) fn summary(&self) -> Told {
+        let mut sections = Vec::new();
+        let table = self.table();
+        if !table.rows.is_empty() {
+            sections.push(Section::Table("Held-out conversations".into(), table));
+            sections.push(Section::Text(CAPTION.into()));
         }
+        sections.push(Section::Table("Cost".into(), self.facts()));
         if self.config.loss != LossKind::Ce {
-            report.text(format!(
-                "GEM at beta {} trains the model whose temperature-{:.3} sampling plain cross-entropy would give; before \
-                 you credit GEM with diversity, compare with cross-entropy sampled at that temperature.",
+            sections.push(Section::Text(format!(
+                "S is eval_surrogate in the records. GEM at beta {} trains the model whose temperature-{:.3} sampling plain \
+                 cross-entropy would give; before you credit GEM with diversity, compare with cross-entropy sampled at that \
+                 temperature. This run does not hold that control.",
                 self.s.beta,
                 1.0 / self.s.beta
-            ));
+            )));
         }
-        let settings = serde_json::to_value(self.s).unwrap_or_default();
-        report.details("Settings", format!("{settings:#}"));
-        Ok(report)
+        Told {
+            title: "Supervised fine-tuning".into(),
+            verdicts: vec![self.verdict()],
+            sections,
+            command: command_line(&[]),
+            result: self.json(),
+        }
+    }
+}
+
+/// What the changes come to.
+fn verdict(changes: &[Change], vocab: usize) -> String {
+    let Some(first) = changes.first() else {
+        return "No held-out conversations, so nothing is said about what was learnt.".into();
+    };
+    // Twice the same rule: what was trained, and the measure of fit where these are not one.
+    let fit = changes.iter().find(|c| c.name == CE).unwrap_or(first);
+    let uniform = (vocab as f64).ln();
+    let entropy = changes.iter().find(|c| c.name == ENTROPY).map_or(0.0, |c| c.after);
+    if entropy > 0.98 * uniform {
+        return format!(
+            "The prediction on held-out conversations is nearly uniform now (entropy {} of {} at most): the weights \
+                 are destroyed. Use a smaller --lr, and clip.",
+            number(entropy),
+            number(uniform)
+        );
+    }
+    match (first.direction(), fit.direction()) {
+        (Some(true), Some(true)) => format!("{} fell on held-out conversations.", first.name),
+        (Some(true), Some(false)) => format!(
+            "{} fell on held-out conversations, and their cross-entropy rose: the model fits them worse. Fewer steps, a \
+                 smaller --lr, or a --beta nearer to 1.",
+            first.name
+        ),
+        (Some(true), None) => format!(
+            "{} fell on held-out conversations; their cross-entropy did not change clearly.",
+            first.name
+        ),
+        (Some(false), _) => {
+            format!("{} rose on held-out conversations: fewer steps or a smaller --lr.", first.name)
+        }
+        (None, _) => format!("{} did not change clearly on held-out conversations.", first.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn change(name: &'static str, before: f64, after: f64, low: f64, high: f64) -> Change {
+        let mean = (low + high) / 2.0;
+        Change { name, before, after, paired: Some(Interval { mean, low, high }) }
+    }
+
+    #[test]
+    fn a_verdict_looks_at_the_fit_beside_the_trained_scalar() {
+        let s = || change("S", 3.0, 2.0, -1.5, -0.5);
+        let entropy = || change(ENTROPY, 1.0, 1.0, -0.1, 0.1);
+        let told = |ce: Change| verdict(&[s(), ce, entropy()], 49_152);
+        assert_eq!(told(change(CE, 3.0, 2.5, -0.9, -0.1)), "S fell on held-out conversations.");
+        let worse = told(change(CE, 3.0, 3.5, 0.1, 0.9));
+        assert!(worse.contains("cross-entropy rose") && worse.contains("smaller --lr"), "{worse}");
+        assert!(told(change(CE, 3.0, 2.9, -0.3, 0.2)).contains("did not change clearly"));
+        // Interval and mean over tokens disagree: nothing is claimed.
+        assert!(verdict(&[change(CE, 3.0, 3.1, -0.9, -0.1)], 300).contains("did not change clearly"));
+        assert!(verdict(&[change(CE, 3.0, 3.5, 0.1, 0.9)], 300).contains("rose"));
+    }
+
+    #[test]
+    fn weights_that_predict_everything_alike_are_no_success() {
+        let fell = [change(CE, 15.0, 10.8, -5.0, -3.0), change(ENTROPY, 2.0, 10.8, 8.0, 9.0)];
+        let told = verdict(&fell, 49_152);
+        assert!(told.contains("nearly uniform") && told.contains("smaller --lr"), "{told}");
     }
 }

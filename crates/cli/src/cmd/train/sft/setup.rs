@@ -5,18 +5,18 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use rhumb_core::MemoryReport;
+use rhumb_core::Role;
 use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizing, repeated, split};
 use rhumb_lm::sft::SftConfig;
 use rhumb_nn::loss::LossKind;
-use rhumb_nn::model::{Decoder, LoraConfig, init};
+use rhumb_nn::model::{Decoder, init};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
 
-use super::super::{Loss, OptimizerName, ScheduleName, SftSettings};
+use super::super::memory::{Estimate, Shape};
+use super::super::{Loss, MAX_STEPS, OptimizerName, ScheduleName, SftSettings};
 use crate::exit::{Code, Failure};
-use crate::lm::{LanguageModel, activation_bytes};
-use crate::machine;
-use crate::table::bytes;
+use crate::lm::{LanguageModel, adapters};
+use crate::table::counted;
 
 /// A definition to train, its trained parameters and its frozen ones.
 pub(crate) type Start = (Decoder, Vec<f32>, Arc<Vec<f32>>);
@@ -29,6 +29,8 @@ pub(crate) struct Data {
     pub(crate) held_out: Vec<Example>,
     /// What a user should know about them.
     pub(crate) notes: Vec<String>,
+    /// What changes the meaning of the result.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// The model and the data that the settings name.
@@ -47,15 +49,15 @@ pub(crate) fn read(s: &SftSettings, model: &LanguageModel) -> Result<Data, Failu
         eos: model.eos.first().copied(),
         max_len: s.tokens as usize,
     };
-    let mut notes = Vec::new();
-    let prepared = read_file(named(s)?.1, &tokenizing, &mut notes)?;
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let prepared = read_file(named(s)?.1, &tokenizing, &mut warnings)?;
     let data_error = |e: DataError| Failure::new(Code::Usage, e);
     let (train, held_out) = match &s.eval_data {
         Some(path) => {
-            let held_out = read_file(path, &tokenizing, &mut notes)?.examples;
+            let held_out = read_file(path, &tokenizing, &mut warnings)?.examples;
             let same = repeated(&prepared.examples, &held_out);
             if same > 0 {
-                notes.push(format!(
+                warnings.push(format!(
                     "{same} of {} held-out conversations are trained too: what is said about them is partly memory",
                     held_out.len()
                 ));
@@ -72,8 +74,8 @@ pub(crate) fn read(s: &SftSettings, model: &LanguageModel) -> Result<Data, Failu
     };
     let l = Lengths::of(&train);
     notes.push(format!(
-        "{} conversations to train on, {} held out; tokens median {}, 95 % {}, longest {}; {} of {} tokens trained",
-        l.documents,
+        "{} to train on, {} held out; tokens median {}, 95 % {}, longest {}; {} of {} tokens trained",
+        counted(l.documents as u64, "conversation"),
         held_out.len(),
         l.median,
         l.p95,
@@ -81,7 +83,7 @@ pub(crate) fn read(s: &SftSettings, model: &LanguageModel) -> Result<Data, Failu
         l.live,
         l.tokens
     ));
-    Ok(Data { train, held_out, notes })
+    Ok(Data { train, held_out, notes, warnings })
 }
 
 fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) -> Result<Prepared, Failure> {
@@ -98,8 +100,8 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
     };
     if !prepared.truncated.is_empty() {
         notes.push(format!(
-            "{name}: {} conversations cut at {} tokens (lines {})",
-            prepared.truncated.len(),
+            "{name}: {} cut at {} tokens (lines {})",
+            counted(prepared.truncated.len() as u64, "conversation"),
             tokenizing.max_len,
             lines(&prepared.truncated)
         ));
@@ -108,8 +110,8 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
         let dropped: Vec<usize> = prepared.dropped.iter().filter(|d| d.why == why).map(|d| d.line).collect();
         if !dropped.is_empty() {
             notes.push(format!(
-                "{name}: {} conversations {text} dropped (lines {})",
-                dropped.len(),
+                "{name}: {} {text} dropped (lines {})",
+                counted(dropped.len() as u64, "conversation"),
                 lines(&dropped)
             ));
         }
@@ -117,38 +119,111 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
     Ok(prepared)
 }
 
+/// The definition that is trained, on a model of this definition.
+pub(crate) fn trained(s: &SftSettings, plain: &Decoder) -> Result<Decoder, Failure> {
+    let Some(rank) = s.lora else { return Ok(plain.clone()) };
+    let alpha = s.lora_alpha.unwrap_or(2.0 * f64::from(rank));
+    let config = plain.config().clone();
+    let lora = adapters(&config, rank as usize, alpha);
+    let decoder = Decoder::with_lora(config, &lora).map_err(|e| Failure::new(Code::Usage, e))?;
+    // The factors of an adapter come in pairs: A is rank x in, B is out x rank.
+    let sides = |role: Role, side: usize| {
+        let blocks = decoder.layout().blocks().iter().filter(move |b| b.role == role);
+        blocks.map(move |b| b.shape[side])
+    };
+    let full = sides(Role::LoraA, 1).zip(sides(Role::LoraB, 0)).map(|(a, b)| a.min(b)).max().unwrap_or(0);
+    if rank as usize > full {
+        return Err(Failure::usage(format!(
+            "--lora {rank}: no projection of this model has a rank above {full}; use 4 to 64, or --full"
+        )));
+    }
+    Ok(decoder)
+}
+
 /// The definition that is trained, its trained parameters and its frozen ones. The weights move out of
 /// `model`: a second copy would be most of the memory.
 pub(crate) fn prepare(s: &SftSettings, model: &mut LanguageModel) -> Result<Start, Failure> {
+    let decoder = trained(s, &model.decoder)?;
     let weights = std::mem::take(&mut model.params);
-    let Some(rank) = s.lora else {
-        return Ok((model.decoder.clone(), weights, Arc::new(Vec::new())));
-    };
-    let lora = LoraConfig {
-        rank: rank as usize,
-        alpha: s.lora_alpha.unwrap_or(2.0 * f64::from(rank)),
-        ..LoraConfig::default()
-    };
-    let config = model.decoder.config().clone();
-    let layers = config.layers;
-    let decoder = Decoder::with_lora(config, &lora).map_err(|e| Failure::new(Code::Usage, e))?;
-    let params = init(decoder.layout(), layers, 0.0, s.seed);
+    if !decoder.is_adapted() {
+        return Ok((decoder, weights, Arc::new(Vec::new())));
+    }
+    let params = init(decoder.layout(), decoder.config().layers, 0.0, s.seed);
     Ok((decoder, params, Arc::new(weights)))
+}
+
+fn optimizer(s: &SftSettings) -> OptimizerConfig {
+    OptimizerConfig {
+        kind: match s.optimizer {
+            OptimizerName::AdamW => Kind::AdamW,
+            OptimizerName::AdamMini => Kind::AdamMini,
+            OptimizerName::Sgd => Kind::Sgd,
+        },
+        lr: s.lr,
+        beta2: 0.95,
+        weight_decay: s.weight_decay,
+        ..OptimizerConfig::default()
+    }
+}
+
+/// Rows of a step; more are a slip of the keyboard.
+const MAX_ROWS: u64 = 1 << 20;
+
+/// Refuses numbers that a recipe can hold and the command line does not let through, and those that make no sense
+/// together.
+pub(crate) fn check(s: &SftSettings) -> Result<(), Failure> {
+    let bad = |what: String| Err(Failure::usage(what));
+    if s.dropout != 0.0 {
+        return bad(format!(
+            "--dropout {}: the decoders here are built without dropout, as Llama, Qwen and SmolLM are trained; leave it out, \
+             and against overfitting take fewer --steps, --weight-decay or --lora",
+            s.dropout
+        ));
+    }
+    for (name, x, most) in [
+        ("--clip", s.clip, f64::MAX),
+        ("--weight-decay", s.weight_decay, f64::MAX),
+        ("--warmup", s.warmup, 1.0),
+        ("--epochs", s.epochs, f64::MAX),
+    ] {
+        if !(0.0..=most).contains(&x) {
+            let limit = if most < f64::MAX { format!(" and at most {most}") } else { String::new() };
+            return bad(format!("{name} {x}: give a finite number of at least 0{limit}"));
+        }
+    }
+    let rows = u64::from(s.batch) * u64::from(s.accumulate);
+    if rows > MAX_ROWS {
+        return bad(format!(
+            "--batch {} and --accumulate {} are {rows} rows a step: {MAX_ROWS} at most",
+            s.batch, s.accumulate
+        ));
+    }
+    Ok(())
+}
+
+/// Steps of a number of passes over packed rows.
+fn steps(s: &SftSettings, rows: usize) -> Result<u64, Failure> {
+    if let Some(steps) = s.steps {
+        return Ok(steps);
+    }
+    let per_step = f64::from(s.batch) * f64::from(s.accumulate);
+    let steps = (rows as f64 * s.epochs / per_step).ceil().max(1.0);
+    if steps > MAX_STEPS as f64 {
+        return Err(Failure::usage(format!(
+            "--epochs {:e} over {} are {steps:e} steps, and {MAX_STEPS} are the most: lower it, or give --steps",
+            s.epochs,
+            counted(rows as u64, "packed row")
+        )));
+    }
+    Ok(steps as u64)
 }
 
 /// The settings as the algorithm takes them; `train` decides how many steps an epoch has.
 pub(crate) fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Failure> {
-    if s.dropout != 0.0 {
-        return Err(Failure::usage(format!(
-            "--dropout {}: the decoders here are built without dropout, as Llama, Qwen and SmolLM are trained; leave it out, \
-             and against overfitting take fewer --steps, --weight-decay or --lora",
-            s.dropout
-        )));
-    }
-    let per_step = (s.batch * s.accumulate) as usize;
+    check(s)?;
     let rows =
         rhumb_lm::data::pack(train, s.tokens as usize).map_err(|e| Failure::new(Code::Usage, e))?.len();
-    let steps = s.steps.unwrap_or_else(|| ((rows as f64 * s.epochs / per_step as f64).ceil() as u64).max(1));
+    let steps = steps(s, rows)?;
     let loss = match s.loss {
         Loss::Ce => LossKind::Ce,
         Loss::GemLinear => LossKind::GemLinear { beta: s.beta },
@@ -159,17 +234,7 @@ pub(crate) fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Fa
         batch: s.batch as usize,
         accumulate: s.accumulate as usize,
         tokens: s.tokens as usize,
-        optimizer: OptimizerConfig {
-            kind: match s.optimizer {
-                OptimizerName::AdamW => Kind::AdamW,
-                OptimizerName::AdamMini => Kind::AdamMini,
-                OptimizerName::Sgd => Kind::Sgd,
-            },
-            lr: s.lr,
-            beta2: 0.95,
-            weight_decay: s.weight_decay,
-            ..OptimizerConfig::default()
-        },
+        optimizer: optimizer(s),
         schedule: ScheduleConfig {
             kind: match s.schedule {
                 ScheduleName::Cosine => ScheduleKind::Cosine,
@@ -190,36 +255,15 @@ pub(crate) fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Fa
     Ok(config)
 }
 
-/// Memory of a run before it starts, by category. Scratch is one chunk of scores and its hidden states.
-pub(crate) fn estimate(decoder: &Decoder, config: &SftConfig, adapted: bool) -> MemoryReport {
-    let (trained, base) = (decoder.layout().len() as u64, decoder.base_layout().len() as u64);
-    // The best weights stand beside the current ones.
-    let copies = if adapted { base + 2 * trained } else { 2 * trained };
-    MemoryReport {
-        parameters: 4 * copies,
-        gradients: if config.update_in_backward { 0 } else { 4 * trained },
-        optimizer: config.optimizer.state_bytes(decoder.layout(), 4).map_or(0, |b| b as u64),
-        activations: activation_bytes(decoder, config.batch * config.tokens, config.recompute),
-        scratch: 128 << 20,
-    }
-}
-
-/// Refuses a run whose estimate is above what it may use, before anything is allocated.
-pub(crate) fn refuse_if_too_large(s: &SftSettings, estimate: &MemoryReport) -> Result<(), Failure> {
-    let Some(memory) = machine::available_memory() else { return Ok(()) };
-    let limit = (memory as f64 * s.memory_share) as u64;
-    if estimate.total() <= limit {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "this run needs about {} (parameters {}, gradients {}, optimizer {}, activations {}) and may use {} of the {} \
-         that are free: try a smaller --batch or --tokens, --recompute, --update-in-backward with --clip 0, or --lora 8",
-        bytes(estimate.total()),
-        bytes(estimate.parameters),
-        bytes(estimate.gradients),
-        bytes(estimate.optimizer),
-        bytes(estimate.activations),
-        bytes(limit),
-        bytes(memory)
-    )))
+/// Memory of a run before it starts.
+pub(crate) fn memory(s: &SftSettings, decoder: &Decoder) -> Result<Estimate, Failure> {
+    Estimate::of(&Shape {
+        decoder,
+        optimizer: &optimizer(s),
+        batch: u64::from(s.batch),
+        accumulate: u64::from(s.accumulate),
+        tokens: u64::from(s.tokens),
+        recompute: s.recompute,
+        streamed: s.update_in_backward,
+    })
 }

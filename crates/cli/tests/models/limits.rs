@@ -1,0 +1,150 @@
+//! Memory: one estimate, made before anything is read, and configurations that ask for the impossible.
+
+use std::fs;
+
+use serde_json::{Value as Json, json};
+
+use crate::fixture::rhumb;
+use crate::fixture::{model, save};
+use crate::refusals::{judge, refused, shell, text, train};
+use crate::train::data;
+
+#[test]
+fn a_configuration_that_asks_for_the_impossible_is_refused_by_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let d = data(dir.path(), None);
+    let config = dir.path().join("m/config.json");
+    let honest: Json = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    let (out, gguf) = (dir.path().join("out"), dir.path().join("x.gguf"));
+    // The second number of each is one that the bounds of a single number let through.
+    for (key, numbers) in [
+        ("hidden_size", [1_000_000_000u64, 1 << 20]),
+        ("intermediate_size", [9_000_000_000_000_000, 1 << 24]),
+        ("head_dim", [1_000_000_000, 1 << 16]),
+        ("num_hidden_layers", [9_000_000_000_000_000, 1 << 12]),
+        ("vocab_size", [1_000_000_000, 1 << 24]),
+        ("num_attention_heads", [9_000_000_000_000_000, 1 << 16]),
+    ] {
+        for n in numbers {
+            let mut absurd = honest.clone();
+            absurd[key] = json!(n);
+            fs::write(&config, absurd.to_string()).unwrap();
+            for args in [
+                &["generate", &m, "--prompt", "a", "--max-new", "1"][..],
+                &["score", &m, "--text", "abc"],
+                &["train", "sft", "--model", &m, "--data", &d, "--out", text(&out)],
+                &["model", "info", &m],
+                &["model", "import", &m, "--out", text(&out)],
+                &["model", "export", &m, "--format", "gguf", "--out", text(&gguf)],
+                &["model", "export", &m, "--format", "hf", "--out", text(&out)],
+            ] {
+                refused(args, 2, &[]);
+                assert!(!out.exists() && !gguf.exists(), "{key} {n}: {args:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tensors_of_other_shapes_than_the_configuration_asks_for_are_refused_before_a_copy_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = model();
+    files.config["intermediate_size"] = json!(48);
+    let m = save(&files, &dir.path().join("m"));
+    let (out, gguf) = (dir.path().join("out"), dir.path().join("x.gguf"));
+    for args in [
+        &["model", "info", &m][..],
+        &["model", "import", &m, "--out", text(&out)],
+        &["model", "export", &m, "--format", "gguf", "--out", text(&gguf)],
+        &["generate", &m, "--prompt", "a"],
+    ] {
+        refused(args, 2, &["tensor model.layers.0", "shape", "the configuration asks for"]);
+    }
+    assert!(!out.exists() && !gguf.exists());
+}
+
+#[test]
+fn the_estimate_is_the_one_of_model_info_and_no_less_than_what_a_run_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let d = data(dir.path(), None);
+    let info = rhumb(&["model", "info", &m, "--tokens", "48", "--batch", "2", "--json"]).json();
+    let of = |name: &str| {
+        let rows = info["memory"].as_array().unwrap();
+        rows.iter().find(|r| r["optimizer"] == name).unwrap()["total"].clone()
+    };
+    for (i, more) in [
+        &["--optimizer", "adam-mini"][..],
+        &["--optimizer", "adamw"],
+        &["--optimizer", "adamw", "--recompute"],
+        &["--lora", "8"],
+        &["--update-in-backward", "--clip", "0"],
+        &["--accumulate", "3"],
+    ]
+    .iter()
+    .enumerate()
+    {
+        let e = train(&m, &d, &dir.path().join(i.to_string()), more).json();
+        for part in ["parameters", "gradients", "optimizer", "activations", "scratch"] {
+            let (measured, told) = (&e["peak_bytes"][part], &e["estimate"]["training"][part]);
+            assert!(
+                measured.as_u64().unwrap() <= told.as_u64().unwrap(),
+                "{more:?} {part}: {measured} {told}"
+            );
+        }
+        let total = e["estimate_bytes"].as_u64().unwrap();
+        if let Some(peak) = e["peak_resident_bytes"].as_u64() {
+            assert!(peak <= total, "{more:?}: {peak} {total}");
+        }
+        match i {
+            0 => assert_eq!(e["estimate_bytes"], of("adam-mini")),
+            1 => assert_eq!(e["estimate_bytes"], of("adamw")),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_model_that_is_too_large_is_refused_before_its_weights_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut files = model();
+    let m = save(&files, &dir.path().join("m"));
+    for (key, n) in [("hidden_size", 16384), ("num_hidden_layers", 500), ("intermediate_size", 65536)] {
+        files.config[key] = json!(n);
+    }
+    fs::write(dir.path().join("m/config.json"), files.config.to_string()).unwrap();
+    fs::write(dir.path().join("m/model.safetensors"), "never read").unwrap();
+    let (d, out) = (data(dir.path(), None), dir.path().join("run"));
+    judge(&train(&m, &d, &out, &[]), &[], 2, &["this run needs about", " TB", "--lora 8"]);
+    assert!(!out.exists());
+}
+
+/// `ulimit -v` counts addresses, so what the program maps anyway is part of it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_of_address_space_is_respected() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let (d, out) = (data(dir.path(), None), dir.path().join("run"));
+    let args = [
+        "train",
+        "sft",
+        "--model",
+        &m,
+        "--data",
+        &d,
+        "--out",
+        text(&out),
+        "--tokens",
+        "64",
+        "--held-out",
+        "4",
+    ];
+    let large = [&args[..], &["--batch", "4096", "--steps", "1"]].concat();
+    judge(&shell("ulimit -v 1500000", &large), &large, 2, &["this run needs about", "may use"]);
+    assert!(!out.exists());
+    let small = [&args[..], &["--batch", "2", "--steps", "1"]].concat();
+    let e = shell("ulimit -v 1500000", &small);
+    assert_eq!(e.code, 0, "{}", e.err);
+}
