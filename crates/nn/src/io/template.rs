@@ -2,16 +2,18 @@
 //!
 //! The language is Jinja, in the environment that the transformers package gives chat templates.
 
+mod marks;
 mod python;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::SystemTime;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::{Environment, Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
@@ -60,6 +62,12 @@ pub enum TemplateError {
         /// What the engine or the template says.
         what: String,
     },
+    /// The marks of the generated parts cannot be placed.
+    #[error("the parts that the chat template marks as generated cannot be told: {what}")]
+    Marks {
+        /// What is in the way.
+        what: &'static str,
+    },
     /// The model has none.
     #[error(
         "the model has no chat template; use a plain prompt, or add chat_template to tokenizer_config.json"
@@ -67,12 +75,21 @@ pub enum TemplateError {
     Missing,
 }
 
+/// The text of a conversation and the parts of it that the template marks as the assistant's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Marked {
+    /// The text, as [`ChatTemplate::render_with`] gives it.
+    pub text: String,
+    /// Bytes of the text between `{% generation %}` and `{% endgeneration %}`, in order, without empty ones.
+    pub spans: Vec<Range<usize>>,
+}
+
 /// A compiled chat template.
 ///
 /// Runs in the environment that the transformers package gives templates: blocks are trimmed, `raise_exception`,
 /// `strftime_now` and `tojson` exist, Python's methods work on strings, lists and maps, and the special tokens
-/// (`bos_token`, `eos_token` ...) are variables. `strftime_now` is in UTC. `{% generation %}` marks the trained
-/// part for other tools and does not change the text.
+/// (`bos_token`, `eos_token` ...) are variables. `strftime_now` is in UTC. `{% generation %}` marks the part that an
+/// assistant writes, which [`ChatTemplate::render_marked`] tells; it does not change the text.
 ///
 /// The time that `strftime_now` tells is an input like the messages: it is fixed when the template is made, and
 /// [`ChatTemplate::at`] sets another, so that a run that records [`ChatTemplate::now`] can be repeated.
@@ -82,6 +99,7 @@ pub struct ChatTemplate {
     special: BTreeMap<String, String>,
     now: SystemTime,
     tells_time: bool,
+    marks: bool,
 }
 
 const NAME: &str = "chat_template";
@@ -118,9 +136,11 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, what))
         });
         env.add_filter("tojson", python::to_json);
-        env.add_template_owned(NAME, without_generation(source)).map_err(|e| syntax(&e))?;
+        env.add_filter(marks::FILTER, marks::mark);
+        let (source, marks) = marks::as_filter(source);
         let tells_time = source.contains(TIME);
-        Ok(ChatTemplate { env, special, now, tells_time }.at(now))
+        env.add_template_owned(NAME, source).map_err(|e| syntax(&e))?;
+        Ok(ChatTemplate { env, special, now, tells_time, marks }.at(now))
     }
 
     /// The same template at another time.
@@ -153,57 +173,86 @@ impl ChatTemplate {
         Self::with_special(source, super::tokenizer::special_tokens(config), SystemTime::now())
     }
 
+    /// True when the template marks what the assistant writes.
+    pub fn marks_generation(&self) -> bool {
+        self.marks
+    }
+
     /// The text of a conversation. With `add_generation_prompt` it ends where the assistant is to go on.
     ///
     /// # Errors
     /// [`TemplateError::Render`], with the line of the template.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
+        self.render_with(messages, add_generation_prompt, &Map::new())
+    }
+
+    /// As [`ChatTemplate::render`], with more variables: `tools`, `documents`, and switches of single templates such
+    /// as `enable_thinking`. They win over the special tokens; `messages` and `add_generation_prompt` are never
+    /// replaced.
+    ///
+    /// # Errors
+    /// As [`ChatTemplate::render`].
+    pub fn render_with(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+    ) -> Result<String, TemplateError> {
+        self.render_between(messages, add_generation_prompt, variables, None)
+    }
+
+    /// The text of a conversation with the parts that the template marks as generated; `None` when it has no
+    /// `{% generation %}`.
+    ///
+    /// # Method
+    /// A second rendering has a character before and one behind every marked part, two of Unicode's noncharacters
+    /// that the first rendering does not contain. Without them it must equal the first.
+    ///
+    /// # Errors
+    /// [`TemplateError::Render`]; [`TemplateError::Marks`] when the template changes marked text afterwards.
+    ///
+    /// # Cost
+    /// Two renderings.
+    pub fn render_marked(
+        &self,
+        messages: &[Message],
+        variables: &Map<String, Json>,
+    ) -> Result<Option<Marked>, TemplateError> {
+        if !self.marks {
+            return Ok(None);
+        }
+        let text = self.render_between(messages, false, variables, None)?;
+        let what = "the conversation contains every noncharacter that could mark them";
+        let fences = marks::fences(&text).ok_or(TemplateError::Marks { what })?;
+        let marked = self.render_between(messages, false, variables, Some(fences))?;
+        marks::spans(&marked, fences, &text)
+            .map(|spans| Some(Marked { text, spans }))
+            .map_err(|what| TemplateError::Marks { what })
+    }
+
+    fn render_between(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+        fences: Option<(char, char)>,
+    ) -> Result<String, TemplateError> {
         let failed = |e: Error| TemplateError::Render { line: e.line().unwrap_or(1), what: describe(&e) };
-        let special = self.special.iter().map(|(k, v)| (k.as_str(), Value::from(v.as_str())));
+        let mut known: BTreeMap<&str, Value> =
+            BTreeMap::from([("tools", ().into()), ("documents", ().into())]);
+        known.extend(self.special.iter().map(|(k, v)| (k.as_str(), Value::from(v.as_str()))));
+        known.extend(variables.iter().map(|(k, v)| (k.as_str(), Value::from(Serde(v)))));
+        known.insert("messages", Serde(messages).into());
+        known.insert("add_generation_prompt", add_generation_prompt.into());
+        if let Some((open, close)) = fences {
+            known.insert(marks::OPEN, open.into());
+            known.insert(marks::CLOSE, close.into());
+        }
         let template = self.env.get_template(NAME).map_err(failed)?;
-        template
-            .render(context! {
-                messages => Serde(messages),
-                add_generation_prompt => add_generation_prompt,
-                tools => (),
-                documents => (),
-                ..Value::from_pairs(special)
-            })
-            .map_err(failed)
+        template.render(Value::from_pairs(known)).map_err(failed)
     }
 }
 
 fn describe(e: &Error) -> String {
     e.detail().map_or_else(|| e.kind().to_string(), str::to_owned)
-}
-
-/// Turns `{% generation %}` and `{% endgeneration %}` into a condition that always holds: unlike plain removal,
-/// this keeps the line numbers and what the tags do to the white space around them.
-fn without_generation(source: &str) -> String {
-    let mut out = String::with_capacity(source.len());
-    let mut rest = source;
-    while let Some(start) = rest.find("{%") {
-        let (before, tag) = rest.split_at(start);
-        out.push_str(before);
-        let Some(end) = tag.find("%}") else {
-            rest = tag;
-            break;
-        };
-        let inner = &tag[2..end];
-        let name = inner.trim_matches(|c: char| c.is_whitespace() || c == '-' || c == '+');
-        let replacement = match name {
-            "generation" => Some("if true"),
-            "endgeneration" => Some("endif"),
-            _ => None,
-        };
-        out.push_str("{%");
-        match replacement {
-            Some(new) => out.push_str(&inner.replacen(name, new, 1)),
-            None => out.push_str(inner),
-        }
-        out.push_str("%}");
-        rest = &tag[end + 2..];
-    }
-    out.push_str(rest);
-    out
 }

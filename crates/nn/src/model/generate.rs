@@ -27,7 +27,8 @@ const PIECE: usize = 256;
 impl<'a, T: Real> Session<'a, T> {
     /// An empty sequence with room for `capacity` tokens.
     ///
-    /// `params` are the trained parameters, `frozen` the base of an adapted model.
+    /// `params` are the trained parameters, in the order of [`Decoder::layout`]. `frozen` is the base of an adapted
+    /// model, in the order of [`Decoder::base_layout`], and empty for a model without adapters.
     pub fn new(model: &'a Decoder, params: &'a [T], frozen: &'a [T], capacity: usize) -> Self {
         let c = model.config();
         let capacity = capacity.min(c.positions);
@@ -57,7 +58,7 @@ impl<'a, T: Real> Session<'a, T> {
         self.cache.truncate(n);
     }
 
-    /// Appends tokens and returns the scores of the next one.
+    /// Appends tokens and returns the logits of the next one, `[vocab]`: not normalised, not divided by a temperature.
     ///
     /// # Errors
     /// No token, a token outside the vocabulary, or more tokens than fit.

@@ -34,14 +34,18 @@ pub struct TokenBatch {
 
 impl TokenBatch {
     /// Whole rows as one causal document each; every token but the last predicts its successor.
+    ///
+    /// `ids` has `rows * len` tokens, row after row. With another number of them the batch keeps them as they are
+    /// and every evaluation refuses it with both numbers.
     pub fn causal(rows: usize, len: usize, ids: Vec<u32>) -> Self {
         let at = |i: usize| (i % len) as u32;
+        let next = |i: usize| if (i + 1) % len == 0 { None } else { ids.get(i + 1).copied() };
         TokenBatch {
             rows,
             len,
             positions: (0..rows * len).map(at).collect(),
             spans: (0..rows * len).map(|i| (0, at(i) + 1)).collect(),
-            targets: (0..rows * len).map(|i| if (i + 1) % len == 0 { IGNORE } else { ids[i + 1] }).collect(),
+            targets: (0..rows * len).map(|i| next(i).unwrap_or(IGNORE)).collect(),
             ids,
             weight: 0.0,
         }

@@ -363,3 +363,16 @@ fn two_layers_of_the_real_model_train_like_pytorch() {
     check_training::<f64>(&f, &p, "losses_f64", 1e-9);
     check_training::<f32>(&f, &p, "losses_f32", 1e-4);
 }
+
+#[test]
+fn a_causal_batch_with_too_few_or_too_many_tokens_is_refused_with_both_numbers() {
+    let f = Fixture::read("nano-llama");
+    let model = f.model();
+    let p = f.params(&model);
+    let mut grad = vec![0.0; p.len()];
+    let mut o = DecoderObjective::<f64>::new(model, LossKind::Ce, false, Arc::new(vec![])).unwrap();
+    for n in [0, 5, 9] {
+        let e = o.value_grad(&p, &TokenBatch::causal(2, 4, vec![1; n]), &mut grad).unwrap_err().to_string();
+        assert!(e.contains("2 x 4 tokens") && e.contains(&format!("{n} ids")), "{e}");
+    }
+}

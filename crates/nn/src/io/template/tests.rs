@@ -121,11 +121,66 @@ fn generation_tags_change_nothing_but_their_own_white_space() {
     assert_eq!(render(trimmed).unwrap(), "abc");
     let lines = "x\n  {% generation %}\nb\n  {% endgeneration %}\nc";
     assert_eq!(render(lines).unwrap(), "x\nb\nc");
-    assert_eq!(
-        without_generation("{{ generation }}{% set generation = 1 %}"),
-        "{{ generation }}{% set generation = 1 %}"
-    );
-    assert_eq!(without_generation("a {% b"), "a {% b");
+    let other = "{{ generation }}{% set generation = 1 %}";
+    assert_eq!(marks::as_filter(other), (other.to_owned(), false));
+    assert_eq!(marks::as_filter("a {% b"), ("a {% b".to_owned(), false));
+}
+
+fn marked(source: &str, messages: &[Message]) -> Result<Option<Marked>, TemplateError> {
+    template(source)?.render_marked(messages, &Map::new())
+}
+
+#[test]
+fn generation_blocks_are_found_byte_by_byte() {
+    let source = "{% for m in messages %}{% if m.role == 'assistant' %}A:{% generation %}{{ m.content }}|\
+{% endgeneration %}{% else %}é:{{ m.content }};{% endif %}{% endfor %}";
+    let messages = [
+        Message::new("user", "Hi"),
+        Message::new("assistant", "Jä"),
+        Message::new("user", "Jä|"),
+        Message::new("assistant", ""),
+    ];
+    let got = marked(source, &messages).unwrap().unwrap();
+    assert_eq!(got.text, template(source).unwrap().render(&messages, false).unwrap());
+    let parts: Vec<&str> = got.spans.iter().map(|s| &got.text[s.clone()]).collect();
+    assert_eq!((got.text.as_str(), parts), ("é:Hi;A:Jä|é:Jä|;A:|", vec!["Jä|", "|"]));
+    assert_eq!(marked("{{ messages[0].content }}", &messages).unwrap(), None);
+    assert!(template(source).unwrap().marks_generation() && !template(CHATML).unwrap().marks_generation());
+}
+
+#[test]
+fn marks_do_not_clash_with_noncharacters_of_the_conversation() {
+    let source = "{{ messages[0].content }}{% generation %}b{% endgeneration %}";
+    let all: String = ('\u{fdd0}'..='\u{fdef}').collect();
+    let part: String = all.chars().take(9).collect();
+    let got = marked(source, &[Message::new("user", part.as_str())]).unwrap().unwrap();
+    assert_eq!((&got.text[got.spans[0].clone()], got.spans.len()), ("b", 1));
+    let e = marked(source, &[Message::new("user", all)]).unwrap_err();
+    assert!(e.to_string().contains("noncharacter"), "{e}");
+}
+
+#[test]
+fn marked_text_that_is_changed_afterwards_is_refused() {
+    let trimmed = "{% set a %}{% generation %} b {% endgeneration %}{% endset %}{{ a | trim }}";
+    let e = marked(trimmed, &[]).unwrap_err();
+    assert!(matches!(&e, TemplateError::Marks { .. }) && e.to_string().contains("afterwards"), "{e}");
+    let nested = "{% generation %}a{% generation %}b{% endgeneration %}{% endgeneration %}";
+    assert!(marked(nested, &[]).unwrap_err().to_string().contains("within one another"));
+    // Empty blocks mark nothing, and a part cut off behind the mark is seen.
+    assert!(marked("{% generation %}{% endgeneration %}c", &[]).unwrap().unwrap().spans.is_empty());
+    let cut = "{% set a %}{% generation %}bc{% endgeneration %}{% endset %}{{ a[:2] }}";
+    assert!(marked(cut, &[]).is_err());
+}
+
+#[test]
+fn more_variables_reach_the_template_and_none_replaces_the_messages() {
+    let source = "{{ messages | length }}{{ enable_thinking is defined }}{{ tools | tojson }}{{ eos_token }}";
+    let variables: Map<String, Json> = serde_json::from_str(
+        r#"{"tools": [{"b": 1, "a": 2}], "enable_thinking": false, "eos_token": "E", "messages": []}"#,
+    )
+    .unwrap();
+    let text = template(source).unwrap().render_with(&[Message::new("user", "")], false, &variables).unwrap();
+    assert_eq!(text.to_lowercase(), "1true[{\"b\": 1, \"a\": 2}]e");
 }
 
 #[test]

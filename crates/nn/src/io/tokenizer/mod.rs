@@ -2,11 +2,13 @@
 
 mod bytes;
 mod gguf;
+mod offsets;
 mod special;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -56,7 +58,7 @@ pub enum TokenizerError {
 /// A tokenizer as `tokenizer.json` describes it.
 ///
 /// Truncation and padding that the file asks for are switched off: a text that is cut without a word would
-/// change every number computed from it.
+/// change every number computed from it. So is the trimming of white space from offsets, which changes no token.
 #[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -87,6 +89,8 @@ impl Tokenizer {
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(parse)?;
         inner.with_truncation(None).map_err(parse)?;
         inner.with_padding(None);
+        let post = inner.get_post_processor().cloned().map(offsets::untrimmed);
+        inner.with_post_processor(post);
         Ok(Tokenizer { inner })
     }
 
@@ -108,6 +112,31 @@ impl Tokenizer {
     /// [`TokenizerError::Apply`].
     pub fn encode_with_special(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.encode_as(text, true)
+    }
+
+    /// As [`Tokenizer::encode`], with the bytes of the text that each token stands for. Tokens that share a
+    /// character have its whole range each.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Apply`].
+    pub fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), TokenizerError> {
+        let encoding = self
+            .inner
+            .encode(text, false)
+            .map_err(|e| TokenizerError::Apply { action: "encode the text", what: e.to_string() })?;
+        let offsets = encoding.get_offsets().iter().map(|&(from, to)| from..to).collect();
+        Ok((encoding.get_ids().to_vec(), offsets))
+    }
+
+    /// The tokens that the post-processor of the file puts before a text: a begin-of-text token, or none.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Apply`].
+    pub fn prefix(&self) -> Result<Vec<u32>, TokenizerError> {
+        // What stands before and behind is told apart by a text between them.
+        let (bare, whole) = (self.encode("a")?, self.encode_with_special("a")?);
+        let at = whole.windows(bare.len().max(1)).position(|w| w == bare).unwrap_or(0);
+        Ok(whole[..at].to_vec())
     }
 
     fn encode_as(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {

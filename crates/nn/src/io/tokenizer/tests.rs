@@ -313,3 +313,36 @@ fn odd_but_parsable_files_never_panic() {
     let _ = with(&|j| j["model"]["vocab"] = serde_json::json!({}));
     let _ = with(&|j| j["decoder"] = Value::Null);
 }
+
+/// A byte-level tokenizer whose post-processor trims offsets and adds `<|end|>` before and `<tool>` behind a text.
+fn with_post_processor() -> Tokenizer {
+    let mut json = json_from_gguf(&metadata("gpt-2")).unwrap();
+    json["post_processor"] = serde_json::json!({"type": "Sequence", "processors": [
+        {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
+        {"type": "TemplateProcessing",
+         "single": [{"SpecialToken": {"id": "<|end|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+                    {"SpecialToken": {"id": "<tool>", "type_id": 0}}],
+         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+         "special_tokens": {"<|end|>": {"id": "<|end|>", "ids": [0], "tokens": ["<|end|>"]},
+                            "<tool>": {"id": "<tool>", "ids": [1], "tokens": ["<tool>"]}}}]});
+    Tokenizer::from_json(&json).unwrap()
+}
+
+#[test]
+fn offsets_are_bytes_and_keep_the_white_space_of_a_token() {
+    let t = with_post_processor();
+    let text = "<|end|> the  é1234\n";
+    let (ids, offsets) = t.encode_with_offsets(text).unwrap();
+    assert_eq!(ids, t.encode(text).unwrap());
+    let parts: Vec<&str> = offsets.iter().map(|o| &text[o.clone()]).collect();
+    assert_eq!(parts, ["<|end|>", " the", " ", " ", "é", "é", "1234", "\n"]);
+}
+
+#[test]
+fn what_stands_before_a_text_is_told_from_what_stands_behind() {
+    let t = with_post_processor();
+    let whole = t.encode_with_special("ab").unwrap();
+    assert_eq!((whole[0], *whole.last().unwrap(), whole.len()), (0, 1, 3));
+    assert_eq!(t.prefix().unwrap(), [0]);
+    assert!(synthetic("gpt-2").prefix().unwrap().is_empty());
+}
