@@ -66,13 +66,24 @@ fn show(model: &Path, data: &Path, n: usize, skip: usize) -> Result<Output, Fail
     let fail = |e: DataError| Failure::new(Code::Usage, e);
     let paint = Paint::here();
     let (mut text, mut json, mut rows) = (String::new(), Vec::new(), 0);
+    let (mut usable, mut unusable) = (false, None);
     for row in Rows::new(BufReader::new(file), name.clone()).take(skip.saturating_add(n)) {
         let row = row.map_err(fail)?;
         rows += 1;
         if rows <= skip {
             continue;
         }
-        let example = tokenizing.example(&row, &name).map_err(fail)?;
+        let example = match tokenizing.example(&row, &name) {
+            Ok(example) => example,
+            Err(e) => {
+                let reason = e.to_string();
+                text += &format!("line {}: not used: {reason}\n\n", row.line);
+                json.push(json!({ "line": row.line, "unusable": reason }));
+                unusable = unusable.or(Some(e));
+                continue;
+            }
+        };
+        usable = true;
         let decode = |ids: &[u32]| tokenizer.decode(ids, false).map_err(|e| e.to_string());
         let pieces = preview(&example, decode).map_err(fail)?;
         let (tokens, trained) = (example.ids.len(), example.targets());
@@ -90,7 +101,14 @@ fn show(model: &Path, data: &Path, n: usize, skip: usize) -> Result<Output, Fail
             );
         }
         text.push('\n');
-        json.push(json!({ "line": example.line, "tokens": tokens, "trained": trained, "pieces": pieces, "special_in_content": inside }));
+        let mask: Vec<u8> = example.mask().into_iter().map(u8::from).collect();
+        json.push(json!({
+            "line": example.line, "tokens": tokens, "trained": trained, "pieces": pieces,
+            "special_in_content": inside, "ids": example.ids, "mask": mask,
+        }));
+    }
+    if let Some(e) = unusable.filter(|_| !usable) {
+        return Err(fail(e));
     }
     if json.is_empty() && n > 0 {
         let what = format!("{name} has {rows} conversations, none of them after the first {skip}");

@@ -57,12 +57,13 @@ pub enum DataError {
         /// What the tokenizer says.
         reason: String,
     },
-    /// The tokens of a shorter conversation are no prefix of those of the longer one.
+    /// The tokens of a shorter conversation are no prefix of those of the longer one, and the turn is not found in
+    /// another way.
     #[error(
         "{file}, line {line}, message {message}: the tokens {place} it are not a prefix of the conversation's \
-         (they part at token {token}), so which tokens are the assistant's cannot be told. Either the template \
-         rewrites earlier turns (use one that does not), or a token spans the border of the turn (trim the \
-         white space at the start of the content)"
+         (they part at token {token}), and which tokens are the assistant's cannot be told otherwise: {why}. Either \
+         the template rewrites earlier turns (use one that does not, or one with generation tags), or a token spans \
+         the border of the turn (trim the white space at the start of the content)"
     )]
     Prefix {
         /// File.
@@ -75,6 +76,23 @@ pub enum DataError {
         place: &'static str,
         /// First token that differs.
         token: usize,
+        /// Why comparing renderings did not find the turn either.
+        why: String,
+    },
+    /// Too many conversations that cannot be used.
+    #[error(
+        "{file}: {unusable} of {rows} conversations cannot be used, more than half, so the data and the model do not \
+         belong together. The first: {first}"
+    )]
+    Unusable {
+        /// File.
+        file: String,
+        /// Rows read.
+        rows: usize,
+        /// Rows that cannot be used.
+        unusable: usize,
+        /// What is wrong with the first one.
+        first: String,
     },
     /// Nothing to train on.
     #[error(

@@ -1,19 +1,36 @@
+mod chat;
+mod difference;
+
+use chat::Chat;
+
 use super::{ChatFormat, Conversation, DataError, Encoder, Example, Message, Row};
 
 /// Turns conversations into tokens and marks those that are trained.
 ///
 /// # Method
-/// An assistant turn is what the conversation gains between two renderings: the messages before it with the
-/// header of the next assistant turn, and the messages up to and with it. Live are the content, the
+/// Where the template marks what the assistant writes (`{% generation %}`), every token with a part of a marked
+/// text is live.
+///
+/// Without marks, an assistant turn is what the conversation gains between two renderings: the messages before it
+/// with the header of the next assistant turn, and the messages up to and with it. Live are the content, the
 /// end-of-turn token and whatever the template prints after it; the header is not. Both renderings must be
 /// prefixes of the whole conversation token by token, which is checked, never assumed.
+///
+/// Templates that rewrite earlier turns (dropping their reasoning, say) have no such prefixes. There the turn is what
+/// changes in the whole conversation when its text is replaced by a character that occurs nowhere else, with the
+/// end that the conversation cut behind the turn has too. A turn that the template leaves out, prints twice or
+/// changes beyond recognition makes the row unusable.
+///
+/// An assistant message with `"weight": 0` is not live. Without a chat template, prompt and completion are
+/// tokenized apart, the tokenizer's begin-of-text token first and the end-of-text token last, each once.
 ///
 /// # Reference
 /// The masking rule of Li et al., "Preserving Diversity in Supervised Fine-Tuning of Large Language Models",
 /// arXiv 2408.16673.
 ///
 /// # Cost
-/// Two renderings and two tokenizations per assistant turn.
+/// With marks two renderings and one tokenization, else two of each per assistant turn, and up to five per turn that
+/// is no prefix.
 #[derive(Clone, Copy)]
 pub struct Tokenizing<'a> {
     /// The tokenizer.
@@ -28,16 +45,18 @@ pub struct Tokenizing<'a> {
 }
 
 /// Why a row is not trained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Drop {
     /// No token of it is live.
     NothingLive,
     /// Every live token lies past the longest length.
     CutAway,
+    /// The template or the tokenizer refuses it, or which tokens are the assistant's cannot be told: the message.
+    Unusable(String),
 }
 
 /// A row that was left out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     /// Line of the file, counted from one.
     pub line: usize,
@@ -59,10 +78,12 @@ pub struct Prepared {
 }
 
 impl Tokenizing<'_> {
-    /// Tokenizes every row; `file` is its name in messages.
+    /// Tokenizes every row; `file` is its name in messages. Rows that cannot be used are left out and told in
+    /// [`Prepared::dropped`].
     ///
     /// # Errors
-    /// The first bad row; no row at all; no token to train on in any of them.
+    /// The first row that `rows` refuses; no row at all; more than half of them unusable; no token to train on in any
+    /// of them.
     pub fn run(
         &self,
         rows: impl Iterator<Item = Result<Row, DataError>>,
@@ -70,9 +91,16 @@ impl Tokenizing<'_> {
     ) -> Result<Prepared, DataError> {
         let mut out = Prepared::default();
         for row in rows {
-            let mut example = self.example(&row?, file)?;
+            let row = row?;
+            let line = row.line;
             out.rows += 1;
-            let line = example.line;
+            let mut example = match self.example(&row, file) {
+                Ok(example) => example,
+                Err(e) => {
+                    out.dropped.push(Dropped { line, why: Drop::Unusable(e.to_string()) });
+                    continue;
+                }
+            };
             if example.targets() == 0 {
                 out.dropped.push(Dropped { line, why: Drop::NothingLive });
                 continue;
@@ -87,6 +115,15 @@ impl Tokenizing<'_> {
                 out.truncated.push(line);
             }
             out.examples.push(example);
+        }
+        let reasons = out.dropped.iter().filter_map(|d| match &d.why {
+            Drop::Unusable(reason) => Some(reason),
+            Drop::NothingLive | Drop::CutAway => None,
+        });
+        let unusable = reasons.clone().count();
+        if let Some(first) = reasons.clone().next().filter(|_| 2 * unusable > out.rows) {
+            let (file, rows, first) = (file.into(), out.rows, first.clone());
+            return Err(DataError::Unusable { file, rows, unusable, first });
         }
         match (out.rows, out.examples.len()) {
             (0, _) => Err(DataError::Empty { file: file.into() }),
@@ -110,102 +147,45 @@ impl Tokenizing<'_> {
     /// # Errors
     /// The template or the tokenizer refuses it, or its turns cannot be told apart.
     pub fn example(&self, row: &Row, file: &str) -> Result<Example, DataError> {
-        let at = At { file, line: row.line };
+        let line = row.line;
+        let chat = |format, messages| {
+            Chat { encoder: self.encoder, format, messages, variables: &row.variables, file, line }.example()
+        };
+        let bad = |reason: &str| DataError::Line { file: file.into(), line, reason: reason.into() };
         match (&row.conversation, self.format) {
-            (Conversation::Messages(messages), Some(format)) => self.chat(format, messages, at),
+            (Conversation::Messages(messages), Some(format)) => chat(format, messages),
             (Conversation::Messages(_), None) => {
-                Err(at.line("messages need a chat template, and this model has none".into()))
+                Err(bad("messages need a chat template, and this model has none"))
             }
             (Conversation::Pair { prompt, completion }, Some(format)) => {
-                self.chat(format, &[Message::new("user", prompt), Message::new("assistant", completion)], at)
+                chat(format, &[Message::new("user", prompt), Message::new("assistant", completion)])
+            }
+            (Conversation::Pair { .. }, None) if !row.variables.is_empty() => {
+                Err(bad("tools and chat_template_kwargs need a chat template, and this model has none"))
             }
             (Conversation::Pair { prompt, completion }, None) => {
-                // Tokenized apart, as in generation, where the prompt is tokenized before any answer exists.
-                let mut ids = self.encode(prompt, at)?;
-                let prompt = ids.len();
-                ids.extend(self.encode(completion, at)?);
-                ids.extend(self.eos);
-                let live = (0..ids.len()).map(|i| i >= prompt).collect();
-                Ok(Example { ids, live, line: row.line })
+                let (ids, live) = self.plain(prompt, completion).map_err(|reason| DataError::Encode {
+                    file: file.into(),
+                    line,
+                    reason,
+                })?;
+                Ok(Example { ids, live, line })
             }
         }
     }
 
-    fn encode(&self, text: &str, at: At<'_>) -> Result<Vec<u32>, DataError> {
-        self.encoder.encode(text).map_err(|reason| DataError::Encode {
-            file: at.file.into(),
-            line: at.line,
-            reason,
-        })
-    }
-
-    fn chat(&self, format: &dyn ChatFormat, messages: &[Message], at: At<'_>) -> Result<Example, DataError> {
-        let tokens = |n: usize, prompt: bool| {
-            let text = format.render(&messages[..n], prompt).map_err(|reason| DataError::Template {
-                file: at.file.into(),
-                line: at.line,
-                messages: n,
-                reason,
-            })?;
-            self.encode(&text, at)
-        };
-        let ids = tokens(messages.len(), false)?;
-        let prefix = |part: &[u32], message: usize, place: &'static str| {
-            let same = part.iter().zip(&ids).take_while(|(a, b)| a == b).count();
-            if same == part.len() {
-                Ok(same)
-            } else {
-                let (file, line) = (at.file.into(), at.line);
-                Err(DataError::Prefix { file, line, message: message + 1, place, token: same })
-            }
-        };
-        let mut live = vec![false; ids.len()];
-        for (i, _) in messages.iter().enumerate().filter(|(_, m)| m.role == "assistant") {
-            if i == 0 {
-                return Err(at.line(
-                    "the first message is the assistant's: a conversation starts with another role".into(),
-                ));
-            }
-            if messages[i].text().trim().is_empty() {
-                check_silent(format, &messages[..=i], at)?;
-            }
-            let from = prefix(&tokens(i, true)?, i, "before")?;
-            let to = if i + 1 == messages.len() {
-                ids.len()
-            } else {
-                prefix(&tokens(i + 1, false)?, i, "up to the end of")?
-            };
-            live[from..to.max(from)].fill(true);
+    /// Prompt and completion tokenized apart, as in generation, where the prompt is tokenized before any answer
+    /// exists, and begins as it begins there.
+    fn plain(&self, prompt: &str, completion: &str) -> Result<(Vec<u32>, Vec<bool>), String> {
+        let mut ids = self.encoder.encode(prompt)?;
+        let begin = self.encoder.prefix()?;
+        if !ids.starts_with(&begin) {
+            ids.splice(0..0, begin);
         }
-        Ok(Example { ids, live, line: at.line })
-    }
-}
-
-/// Refuses a turn without text whose other fields the template leaves out: only its end would be trained.
-fn check_silent(format: &dyn ChatFormat, upto: &[Message], at: At<'_>) -> Result<(), DataError> {
-    let mut bare = upto.to_vec();
-    let Some(last) = bare.last_mut() else { return Ok(()) };
-    let extra = std::mem::take(&mut last.extra);
-    let text = |m: &[Message]| format.render(m, false);
-    if extra.is_empty() || text(upto) != text(&bare) {
-        return Ok(());
-    }
-    let fields: Vec<&str> = extra.keys().map(String::as_str).collect();
-    Err(at.line(format!(
-        "message {} has no text, and the chat template leaves out its {}: take a model whose template knows it",
-        upto.len(),
-        fields.join(", ")
-    )))
-}
-
-#[derive(Clone, Copy)]
-struct At<'a> {
-    file: &'a str,
-    line: usize,
-}
-
-impl At<'_> {
-    fn line(self, reason: String) -> DataError {
-        DataError::Line { file: self.file.into(), line: self.line, reason }
+        let prompt = ids.len();
+        ids.extend(self.encoder.encode(completion)?);
+        ids.extend(self.eos.filter(|eos| ids.last() != Some(eos)));
+        let live = (0..ids.len()).map(|i| i >= prompt).collect();
+        Ok((ids, live))
     }
 }

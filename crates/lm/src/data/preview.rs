@@ -24,7 +24,7 @@ pub fn preview(
     example: &Example,
     decode: impl Fn(&[u32]) -> Result<String, String>,
 ) -> Result<Vec<Piece>, DataError> {
-    let trained: Vec<bool> = example.live.iter().enumerate().map(|(i, l)| *l && i > 0).collect();
+    let trained = example.mask();
     let mut pieces = Vec::new();
     let mut from = 0;
     for run in trained.chunk_by(|a, b| a == b) {

@@ -1,7 +1,7 @@
 use std::io::BufRead;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{DataError, Message};
 
@@ -26,6 +26,9 @@ pub struct Row {
     pub line: usize,
     /// Content.
     pub conversation: Conversation,
+    /// What the chat template is given beside the messages: the row's `tools` and what its `chat_template_kwargs`
+    /// hold.
+    pub variables: Map<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -33,9 +36,12 @@ struct Raw {
     messages: Option<Vec<Message>>,
     prompt: Option<String>,
     completion: Option<String>,
+    tools: Option<Value>,
+    chat_template_kwargs: Option<Value>,
 }
 
-/// Streams conversations from JSON lines; other keys of an object are ignored, as are blank lines.
+/// Streams conversations from JSON lines; keys of an object that are not listed in [`Row`] and [`Conversation`] are
+/// ignored, as are blank lines.
 ///
 /// Ends after the first error, which names file and line.
 #[derive(Debug)]
@@ -58,7 +64,7 @@ impl<R: BufRead> Rows<R> {
         &self.file
     }
 
-    fn parse(&self) -> Result<Option<Conversation>, String> {
+    fn parse(&self) -> Result<Option<Row>, String> {
         let bytes = match self.line {
             1 => self.buffer.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.buffer),
             _ => &self.buffer,
@@ -75,20 +81,21 @@ impl<R: BufRead> Rows<R> {
             let reason = whole.split(" at line ").next().unwrap_or(&whole);
             format!("{reason} (column {})", e.column())
         })?;
-        match raw {
-            Raw { messages: Some(_), prompt: None, completion: None } => {}
-            Raw { messages: None, prompt: Some(prompt), completion: Some(completion) } => {
+        let variables = variables(raw.tools, raw.chat_template_kwargs)?;
+        let row = |conversation| Row { line: self.line, conversation, variables };
+        let messages = match (raw.messages, raw.prompt, raw.completion) {
+            (Some(messages), None, None) => messages,
+            (None, Some(prompt), Some(completion)) => {
                 if completion.is_empty() {
                     return Err("the completion is empty".into());
                 }
-                return Ok(Some(Conversation::Pair { prompt, completion }));
+                return Ok(Some(row(Conversation::Pair { prompt, completion })));
             }
-            Raw { messages: Some(_), .. } => return Err("both messages and prompt/completion".into()),
-            Raw { prompt: Some(_), .. } => return Err("a prompt without a completion".into()),
-            Raw { completion: Some(_), .. } => return Err("a completion without a prompt".into()),
-            Raw { .. } => return Err("neither messages nor prompt and completion".into()),
-        }
-        let messages = raw.messages.unwrap_or_default();
+            (Some(_), ..) => return Err("both messages and prompt/completion".into()),
+            (None, Some(_), None) => return Err("a prompt without a completion".into()),
+            (None, None, Some(_)) => return Err("a completion without a prompt".into()),
+            (None, None, None) => return Err("neither messages nor prompt and completion".into()),
+        };
         if messages.is_empty() {
             return Err("the list of messages is empty".into());
         }
@@ -100,9 +107,39 @@ impl<R: BufRead> Rows<R> {
                 "message {i} has the role {role:?}, which templates would print and no model has learnt: {} are known",
                 ROLES.join(", ")
             )),
-            None => Ok(Some(Conversation::Messages(messages))),
+            None => Ok(Some(row(Conversation::Messages(messages)))),
         }
     }
+}
+
+/// Variables that a row cannot set, since the trainer does.
+const OURS: [&str; 3] = ["messages", "add_generation_prompt", "tools"];
+
+/// What the chat template is given beside the messages. Data sets whose columns have one type each keep the tools
+/// as JSON within a string.
+fn variables(tools: Option<Value>, more: Option<Value>) -> Result<Map<String, Value>, String> {
+    let mut out = match more {
+        None => Map::new(),
+        Some(Value::Object(map)) => map,
+        Some(_) => return Err("chat_template_kwargs is no object".into()),
+    };
+    if let Some(key) = OURS.into_iter().find(|k| out.contains_key(*k)) {
+        return Err(format!("chat_template_kwargs sets {key}, which is not for a row to set there"));
+    }
+    let tools = match tools {
+        Some(Value::String(text)) => serde_json::from_str(&text)
+            .map(Some)
+            .map_err(|e| format!("tools is a string that does not hold JSON: {e}"))?,
+        other => other,
+    };
+    match tools {
+        None | Some(Value::Null) => {}
+        Some(Value::Array(list)) if list.iter().all(Value::is_object) => {
+            out.insert("tools".into(), Value::Array(list));
+        }
+        Some(_) => return Err("tools is no list of objects".into()),
+    }
+    Ok(out)
 }
 
 /// Roles that chat templates know.
@@ -125,8 +162,13 @@ fn wrong(m: &Message) -> Option<&'static str> {
         Value::Bool(_) | Value::Number(_) => false,
     };
     // A name says who speaks, not what.
-    let other = m.extra.iter().any(|(key, v)| key != "name" && !empty(v));
-    if m.role.trim().is_empty() {
+    let other = m.extra.iter().any(|(key, v)| key != "name" && key != "weight" && !empty(v));
+    let weight = m.extra.get("weight").filter(|w| !w.is_null()).map(Value::as_f64);
+    if weight.is_some_and(|w| w != Some(0.0) && w != Some(1.0)) {
+        Some("a weight that is neither 0 (not trained) nor 1 (trained)")
+    } else if weight == Some(Some(1.0)) && m.role != "assistant" {
+        Some("the weight 1, though only what the assistant says is trained")
+    } else if m.role.trim().is_empty() {
         Some("an empty role")
     } else if m.content.is_none() && m.extra.get("tool_calls").is_none_or(empty) {
         Some("neither content nor tool_calls")
@@ -148,7 +190,7 @@ impl<R: BufRead> Iterator for Rows<R> {
                 Ok(0) => self.done = true,
                 Ok(_) => match self.parse() {
                     Ok(None) => {}
-                    Ok(Some(conversation)) => return Some(Ok(Row { line: self.line, conversation })),
+                    Ok(Some(row)) => return Some(Ok(row)),
                     Err(reason) => {
                         self.done = true;
                         return Some(Err(DataError::Line {
@@ -182,12 +224,10 @@ mod tests {
         let text = "\u{feff}{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"id\":3}\r\n\n\
                     {\"prompt\":\"1+1=\",\"completion\":\"2\"}";
         let rows = read(text.as_bytes()).unwrap();
-        assert_eq!(
-            rows[0],
-            Row { line: 1, conversation: Conversation::Messages(vec![Message::new("user", "Hi")]) }
-        );
+        let row = |line, conversation| Row { line, conversation, variables: Map::new() };
+        assert_eq!(rows[0], row(1, Conversation::Messages(vec![Message::new("user", "Hi")])));
         let pair = Conversation::Pair { prompt: "1+1=".into(), completion: "2".into() };
-        assert_eq!(rows[1], Row { line: 3, conversation: pair });
+        assert_eq!(rows[1], row(3, pair));
     }
 
     #[test]
@@ -198,6 +238,21 @@ mod tests {
         let Conversation::Messages(m) = &rows[0].conversation else { panic!("{rows:?}") };
         assert_eq!((m[0].content.as_deref(), &m[0].extra["tool_calls"][0]["id"]), (None, &"c".into()));
         assert_eq!((m[1].text(), &m[1].extra["tool_call_id"]), ("", &"c".into()));
+    }
+
+    #[test]
+    fn tools_and_variables_of_the_template_are_kept() {
+        let turn = r#""messages":[{"role":"user","content":"a"}]"#;
+        let text = format!(
+            "{{{turn},\"tools\":[{{\"b\":1,\"a\":2}}],\"chat_template_kwargs\":{{\"enable_thinking\":false}}}}\n\
+             {{{turn},\"tools\":\"[{{\\\"b\\\":1,\\\"a\\\":2}}]\"}}\n{{{turn},\"tools\":null,\"id\":1}}"
+        );
+        let rows = read(text.as_bytes()).unwrap();
+        let shown: Vec<String> = rows.iter().map(|r| serde_json::to_string(&r.variables).unwrap()).collect();
+        assert_eq!(
+            shown,
+            [r#"{"enable_thinking":false,"tools":[{"b":1,"a":2}]}"#, r#"{"tools":[{"b":1,"a":2}]}"#, "{}"]
+        );
     }
 
     #[test]
@@ -217,7 +272,21 @@ mod tests {
 
     #[test]
     fn each_malformed_row_says_what_is_wrong() {
-        let cases: [(&[u8], &str); 14] = [
+        let cases: [(&[u8], &str); 22] = [
+            (b"{\"messages\":[],\"tools\":{}}", "tools is no list of objects"),
+            (b"{\"messages\":[],\"tools\":[1]}", "tools is no list of objects"),
+            (b"{\"messages\":[],\"tools\":\"[\"}", "tools is a string that does not hold JSON"),
+            (b"{\"messages\":[],\"chat_template_kwargs\":[]}", "chat_template_kwargs is no object"),
+            (b"{\"messages\":[],\"chat_template_kwargs\":{\"tools\":[]}}", "kwargs sets tools"),
+            (
+                b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"weight\":0.5}]}",
+                "message 1 has a weight that is neither 0",
+            ),
+            (
+                b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"a\",\"weight\":\"1\"}]}",
+                "message 1 has a weight that is neither 0",
+            ),
+            (b"{\"messages\":[{\"role\":\"user\",\"content\":\"a\",\"weight\":1}]}", "message 1 has the weight 1"),
             (
                 b"{\"messages\":[{\"role\":\"user\",\"content\":\"a\"},{\"role\":\"usr\",\"content\":\"b\"}]}",
                 "message 2 has the role \"usr\"",

@@ -12,14 +12,37 @@ struct Chars;
 
 impl Encoder for Chars {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        let mut ids = Vec::new();
+        Ok(self.encode_with_offsets(text)?.0)
+    }
+
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), String> {
+        let (mut ids, mut offsets) = (Vec::new(), Vec::new());
         let mut rest = text;
         while let Some(c) = rest.chars().next() {
             let n = if c == '<' { rest.find('>').ok_or("an unclosed <")? + 1 } else { c.len_utf8() };
             ids.push(if c == '<' { 1000 + n as u32 } else { c as u32 });
+            let at = text.len() - rest.len();
+            offsets.push(at..at + n);
             rest = &rest[n..];
         }
-        Ok(ids)
+        Ok((ids, offsets))
+    }
+}
+
+/// As [`Chars`], with token 1 before a prompt.
+struct Begins;
+
+impl Encoder for Begins {
+    fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
+        Chars.encode(text)
+    }
+
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), String> {
+        Chars.encode_with_offsets(text)
+    }
+
+    fn prefix(&self) -> Result<Vec<u32>, String> {
+        Ok(vec![1])
     }
 }
 
@@ -28,7 +51,20 @@ struct Merging;
 
 impl Encoder for Merging {
     fn encode(&self, text: &str) -> Result<Vec<u32>, String> {
-        Chars.encode(&text.replace("\n\n", "\u{2028}"))
+        Ok(self.encode_with_offsets(text)?.0)
+    }
+
+    fn encode_with_offsets(&self, text: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), String> {
+        let (ids, offsets) = Chars.encode_with_offsets(&text.replace("\n\n", "\u{2028}"))?;
+        // U+2028 takes three bytes where the line breaks took two.
+        let mut shift = 0;
+        let mut back = |(id, o): (&u32, Range<usize>)| {
+            let start = o.start - shift;
+            shift += usize::from(*id == 0x2028);
+            start..o.end - shift
+        };
+        let offsets = ids.iter().zip(offsets).map(&mut back).collect();
+        Ok((ids, offsets))
     }
 }
 
@@ -36,7 +72,7 @@ impl Encoder for Merging {
 struct Chat;
 
 impl ChatFormat for Chat {
-    fn render(&self, messages: &[Message], prompt: bool) -> Result<String, String> {
+    fn render(&self, messages: &[Message], prompt: bool, _: &Map<String, Value>) -> Result<String, String> {
         let turn = |m: &Message| format!("<s>{}\n{}<end>\n", &m.role[..1], m.text());
         let text: String = messages.iter().map(turn).collect();
         Ok(if prompt { text + "<s>a\n" } else { text })
@@ -47,10 +83,67 @@ impl ChatFormat for Chat {
 struct Forgets;
 
 impl ChatFormat for Forgets {
-    fn render(&self, messages: &[Message], prompt: bool) -> Result<String, String> {
+    fn render(&self, messages: &[Message], prompt: bool, v: &Map<String, Value>) -> Result<String, String> {
         let last = messages.iter().rposition(|m| m.role == "assistant");
         let kept = messages.iter().enumerate().filter(|(i, m)| m.role != "assistant" || Some(*i) == last);
-        Chat.render(&kept.map(|(_, m)| m.clone()).collect::<Vec<_>>(), prompt)
+        Chat.render(&kept.map(|(_, m)| m.clone()).collect::<Vec<_>>(), prompt, v)
+    }
+}
+
+/// Prints reasoning (what stands before a `|`) for the last assistant turn only, and an end of all behind it.
+struct Thinks;
+
+impl ChatFormat for Thinks {
+    fn render(&self, messages: &[Message], prompt: bool, v: &Map<String, Value>) -> Result<String, String> {
+        let mut short = messages.to_vec();
+        let n = short.len();
+        for (i, m) in short.iter_mut().enumerate().filter(|(_, m)| m.role == "assistant") {
+            let text = m.text().to_owned();
+            let (thought, said) = text.split_once('|').unwrap_or(("", &text));
+            m.content = Some(if i + 1 == n { format!("<t>{thought}<u>{said}") } else { said.to_owned() });
+            if let Some(name) = m.extra.get("tool_calls").and_then(|c| c[0]["function"]["name"].as_str()) {
+                m.content = m.content.take().map(|c| c + "call " + name);
+            }
+        }
+        let text = Chat.render(&short, prompt, v)?;
+        Ok(if prompt { text } else { text + "<the end>" })
+    }
+}
+
+/// As [`Chat`], printing every assistant turn twice except the last.
+struct Echoes;
+
+impl ChatFormat for Echoes {
+    fn render(&self, messages: &[Message], prompt: bool, v: &Map<String, Value>) -> Result<String, String> {
+        let last = messages.len().saturating_sub(1);
+        let twice = |(i, m): (usize, &Message)| match m.role.as_str() {
+            "assistant" if i < last => Message::new("assistant", m.text().repeat(2)),
+            _ => m.clone(),
+        };
+        Chat.render(&messages.iter().enumerate().map(twice).collect::<Vec<_>>(), prompt, v)
+    }
+}
+
+/// As [`Chat`], marking what the assistant says, `*` between two turns, and naming the tools.
+struct Marks;
+
+impl ChatFormat for Marks {
+    fn render(&self, messages: &[Message], prompt: bool, v: &Map<String, Value>) -> Result<String, String> {
+        let tools = v.get("tools").map(|t| format!("tools {t};")).unwrap_or_default();
+        Ok(tools + &Chat.render(messages, prompt, v)?.replace("\n<s>", "\n*<s>"))
+    }
+
+    fn render_marked(&self, messages: &[Message], v: &Map<String, Value>) -> Result<Option<Marked>, String> {
+        let text = self.render(messages, false, v)?;
+        let mut spans = Vec::new();
+        let mut from = 0;
+        while let Some(at) = text[from..].find("<s>a\n") {
+            let start = from + at + 5;
+            let end = text[start..].find("<end>").map_or(text.len(), |n| start + n + 5);
+            spans.push(start..end);
+            from = end;
+        }
+        Ok(Some(Marked { text, spans }))
     }
 }
 
@@ -60,12 +153,16 @@ impl Encoder for Refuses {
     fn encode(&self, _: &str) -> Result<Vec<u32>, String> {
         Err("no such byte".into())
     }
+
+    fn encode_with_offsets(&self, _: &str) -> Result<(Vec<u32>, Vec<Range<usize>>), String> {
+        Err("no such byte".into())
+    }
 }
 
 struct Strict;
 
 impl ChatFormat for Strict {
-    fn render(&self, _: &[Message], _: bool) -> Result<String, String> {
+    fn render(&self, _: &[Message], _: bool, _: &Map<String, Value>) -> Result<String, String> {
         Err("roles must alternate".into())
     }
 }
@@ -74,7 +171,7 @@ impl ChatFormat for Strict {
 struct Mute;
 
 impl ChatFormat for Mute {
-    fn render(&self, messages: &[Message], _: bool) -> Result<String, String> {
+    fn render(&self, messages: &[Message], _: bool, _: &Map<String, Value>) -> Result<String, String> {
         Ok(messages.iter().filter(|m| m.role == "user").map(Message::text).collect())
     }
 }
@@ -83,12 +180,12 @@ impl ChatFormat for Mute {
 struct Calls;
 
 impl ChatFormat for Calls {
-    fn render(&self, messages: &[Message], prompt: bool) -> Result<String, String> {
+    fn render(&self, messages: &[Message], prompt: bool, v: &Map<String, Value>) -> Result<String, String> {
         let with_calls = |m: &Message| match m.extra.get("tool_calls") {
             None => m.clone(),
             Some(calls) => Message::new(m.role.clone(), calls.to_string()),
         };
-        Chat.render(&messages.iter().map(with_calls).collect::<Vec<_>>(), prompt)
+        Chat.render(&messages.iter().map(with_calls).collect::<Vec<_>>(), prompt, v)
     }
 }
 
@@ -98,7 +195,7 @@ fn tokenizing<'a>(encoder: &'a dyn Encoder, format: Option<&'a dyn ChatFormat>) 
 
 fn chat(turns: &[(&str, &str)]) -> Row {
     let messages = turns.iter().map(|(r, c)| Message::new(*r, *c)).collect();
-    Row { line: 7, conversation: Conversation::Messages(messages) }
+    Row { line: 7, conversation: Conversation::Messages(messages), variables: Map::new() }
 }
 
 fn show(e: &Example) -> String {
@@ -120,7 +217,7 @@ fn the_content_and_the_end_of_an_assistant_turn_are_trained_and_its_header_is_no
 #[test]
 fn a_prompt_is_a_user_turn_with_a_template_and_plain_text_without() {
     let pair = Conversation::Pair { prompt: "Q".into(), completion: "A".into() };
-    let row = Row { line: 1, conversation: pair };
+    let row = Row { line: 1, conversation: pair, variables: Map::new() };
     let with = tokenizing(&Chars, Some(&Chat)).example(&row, "f").unwrap();
     assert_eq!(show(&with), "#u\nQ#\n#a\n[A#\n]");
     let without = tokenizing(&Chars, None).example(&row, "f").unwrap();
@@ -132,7 +229,9 @@ fn a_prompt_is_a_user_turn_with_a_template_and_plain_text_without() {
 #[test]
 fn an_answer_without_a_prompt_does_not_train_its_first_token() {
     let pair = Conversation::Pair { prompt: String::new(), completion: "AB".into() };
-    let example = tokenizing(&Chars, None).example(&Row { line: 1, conversation: pair }, "f").unwrap();
+    let example = tokenizing(&Chars, None)
+        .example(&Row { line: 1, conversation: pair, variables: Map::new() }, "f")
+        .unwrap();
     assert_eq!(show(&example), "A[B\0]");
 }
 
@@ -141,6 +240,113 @@ fn a_template_that_rewrites_earlier_turns_is_refused_by_line_and_message() {
     let row = chat(&[("user", "Q"), ("assistant", "A"), ("user", "R"), ("assistant", "B")]);
     let error = tokenizing(&Chars, Some(&Forgets)).example(&row, "f.jsonl").unwrap_err().to_string();
     assert!(error.starts_with("f.jsonl, line 7, message 2: the tokens before it"), "{error}");
+    assert!(error.contains("leaves its text out"), "{error}");
+}
+
+#[test]
+fn turns_that_lose_their_reasoning_later_are_found_with_their_end() {
+    let row = chat(&[
+        ("user", "Q"),
+        ("assistant", "why|A"),
+        ("user", "R"),
+        ("assistant", "A"),
+        ("user", "A"),
+        ("assistant", "so|B"),
+    ]);
+    let example = tokenizing(&Chars, Some(&Thinks)).example(&row, "f").unwrap();
+    assert_eq!(show(&example), "#u\nQ#\n#a\n[A#\n]#u\nR#\n#a\n[A#\n]#u\nA#\n#a\n[#so#B#\n#]");
+}
+
+#[test]
+fn calls_of_tools_in_rewritten_turns_are_found_by_the_name_of_the_function() {
+    let text = "{\"messages\":[{\"role\":\"user\",\"content\":\"Q\"},{\"role\":\"assistant\",\"content\":\"\",\
+                \"tool_calls\":[{\"function\":{\"name\":\"f\"}}]},{\"role\":\"tool\",\"content\":\"4\"},\
+                {\"role\":\"assistant\",\"content\":\"B\"}]}";
+    let row = Rows::new(text.as_bytes(), "f").next().unwrap().unwrap();
+    let example = tokenizing(&Chars, Some(&Thinks)).example(&row, "f").unwrap();
+    assert_eq!(show(&example), "#u\nQ#\n#a\n[call f#\n]#t\n4#\n#a\n[##B#\n#]");
+}
+
+#[test]
+fn a_rewritten_turn_that_is_printed_twice_is_refused() {
+    let row = chat(&[("user", "Q"), ("assistant", "A"), ("user", "R"), ("assistant", "B")]);
+    let error = tokenizing(&Chars, Some(&Echoes)).example(&row, "f").unwrap_err().to_string();
+    assert!(error.contains("message 2") && error.contains("more than once"), "{error}");
+}
+
+#[test]
+fn marks_of_the_template_decide_over_prefixes() {
+    let row = chat(&[("user", "Q"), ("assistant", "A"), ("user", "R"), ("assistant", "B")]);
+    let example = tokenizing(&Chars, Some(&Marks)).example(&row, "f").unwrap();
+    assert_eq!(show(&example), "#u\nQ#\n*#a\n[A#]\n*#u\nR#\n*#a\n[B#]\n");
+    // A token that lies across the border of a mark is trained.
+    let row = chat(&[("user", "Q"), ("assistant", "\nA")]);
+    let example = tokenizing(&Merging, Some(&Marks)).example(&row, "f").unwrap();
+    assert_eq!(show(&example), "#u\nQ#\n*#a[#A#]\n");
+}
+
+#[test]
+fn an_assistant_message_of_weight_0_is_not_trained() {
+    let weighted = |weights: [&str; 2]| {
+        let [a, b] = weights;
+        let text = format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"Q\"}},\
+             {{\"role\":\"assistant\",\"content\":\"A\",\"weight\":{a}}},{{\"role\":\"user\",\"content\":\"R\"}},\
+             {{\"role\":\"assistant\",\"content\":\"B\",\"weight\":{b}}}]}}"
+        );
+        Rows::new(text.as_bytes(), "f").next().unwrap().unwrap()
+    };
+    let of = |format: &dyn ChatFormat, w| {
+        show(&tokenizing(&Chars, Some(format)).example(&weighted(w), "f").unwrap())
+    };
+    assert_eq!(of(&Chat, ["0", "1"]), "#u\nQ#\n#a\nA#\n#u\nR#\n#a\n[B#\n]");
+    assert_eq!(of(&Chat, ["1", "0"]), "#u\nQ#\n#a\n[A#\n]#u\nR#\n#a\nB#\n");
+    assert_eq!(of(&Marks, ["0", "1"]), "#u\nQ#\n*#a\nA#\n*#u\nR#\n*#a\n[B#]\n");
+    assert_eq!(of(&Marks, ["1", "0"]), "#u\nQ#\n*#a\n[A#]\n*#u\nR#\n*#a\nB#\n");
+    assert!(!of(&Chat, ["0", "0"]).contains('['));
+}
+
+#[test]
+fn tools_reach_the_template_and_one_that_leaves_them_out_refuses_the_row() {
+    let mut row = chat(&[("user", "Q"), ("assistant", "A")]);
+    row.variables = serde_json::from_str("{\"tools\":[{\"n\":1}]}").unwrap();
+    let example = tokenizing(&Chars, Some(&Marks)).example(&row, "f").unwrap();
+    assert!(show(&example).starts_with("tools [{\"n\":1}];#u"), "{}", show(&example));
+    let e = tokenizing(&Chars, Some(&Chat)).example(&row, "f").unwrap_err().to_string();
+    assert!(e.starts_with("f, line 7: the chat template leaves out the row's tools"), "{e}");
+    row.conversation = Conversation::Pair { prompt: "Q".into(), completion: "A".into() };
+    let e = tokenizing(&Chars, None).example(&row, "f").unwrap_err().to_string();
+    assert!(e.contains("line 7: tools and chat_template_kwargs need a chat template"), "{e}");
+}
+
+#[test]
+fn plain_text_begins_as_a_prompt_begins_and_ends_once() {
+    let of = |prompt: &str, completion: &str| {
+        let conversation = Conversation::Pair { prompt: prompt.into(), completion: completion.into() };
+        let row = Row { line: 1, conversation, variables: Map::new() };
+        show(&tokenizing(&Begins, None).example(&row, "f").unwrap())
+    };
+    assert_eq!(of("Q", "A"), "\u{1}Q[A\0]");
+    assert_eq!(of("", "A"), "\u{1}[A\0]");
+    assert_eq!(of("\u{1}Q", "A\0"), "\u{1}Q[A\0]");
+}
+
+#[test]
+fn unusable_rows_are_dropped_with_their_reason_until_they_are_more_than_half() {
+    let good = || chat(&[("user", "Q"), ("assistant", "A")]);
+    let bad =
+        |line| Row { line, ..chat(&[("user", "Q"), ("assistant", "A"), ("user", "R"), ("assistant", "B")]) };
+    let stage = tokenizing(&Chars, Some(&Forgets));
+    let out = stage.run([bad(3), good()].into_iter().map(Ok), "f").unwrap();
+    assert_eq!((out.rows, out.examples.len(), out.dropped.len()), (2, 1, 1));
+    let Dropped { line: 3, why: Drop::Unusable(reason) } = &out.dropped[0] else { panic!("{out:?}") };
+    assert!(reason.starts_with("f, line 3, message 2: "), "{reason}");
+    let error = stage.run([good(), bad(3), bad(4)].into_iter().map(Ok), "f").unwrap_err();
+    assert!(matches!(error, DataError::Unusable { rows: 3, unusable: 2, .. }), "{error}");
+    assert!(
+        error.to_string().contains("2 of 3") && error.to_string().contains("line 3, message 2"),
+        "{error}"
+    );
 }
 
 #[test]

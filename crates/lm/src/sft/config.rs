@@ -5,17 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataError;
 
-/// Settings of a fine-tuning.
+/// Settings of a fine-tuning. A step takes `batch * accumulate` packed rows of `tokens` tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SftConfig {
-    /// Steps of the whole run.
+    /// Updates of the parameters in the whole run. One takes `batch * accumulate` packed rows, so that a pass over
+    /// the data is `rows / (batch * accumulate)` steps; a step at the end of a pass goes on with the next one.
     pub steps: u64,
-    /// Packed rows of a micro-batch.
+    /// Packed rows of a micro-batch, the rows that are in memory at once (elsewhere: batch size per device).
     pub batch: usize,
-    /// Micro-batches of a step.
+    /// Micro-batches whose gradients are added up for a step (elsewhere: gradient accumulation steps).
     pub accumulate: usize,
-    /// Tokens of a packed row.
+    /// Tokens of a packed row, at least those of the longest document (elsewhere: maximum sequence length).
     pub tokens: usize,
     /// The optimizer with its peak learning rate.
     pub optimizer: OptimizerConfig,

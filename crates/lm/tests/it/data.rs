@@ -12,7 +12,7 @@ use rhumb_nn::io::template::ChatTemplate;
 use rhumb_nn::io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf};
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, init};
-use serde_json::json;
+use serde_json::{Map, json};
 
 const KINDS: [LossKind; 3] =
     [LossKind::Ce, LossKind::GemLinear { beta: 0.7 }, LossKind::GemLogsigmoid { beta: 0.7 }];
@@ -86,12 +86,15 @@ fn the_smollm2_template_masks_37_tokens_and_trains_the_answer_with_its_end() {
     let stage = Tokenizing { encoder, format: Some(format), eos: Some(2), max_len: 1024 };
     let (question, answer) = ("What is the capital of France?", "The capital of France is Paris.");
     let messages = vec![Message::new("user", question), Message::new("assistant", answer)];
-    let row = Row { line: 1, conversation: Conversation::Messages(messages) };
+    let row = Row { line: 1, conversation: Conversation::Messages(messages), variables: Map::new() };
     let example = stage.example(&row, "chat.jsonl").unwrap();
     let pieces = preview(&example, |ids| tokenizer.decode(ids, false).map_err(|e| e.to_string())).unwrap();
     let pieces: Vec<_> = pieces.iter().map(|p| (p.trained, p.tokens)).collect();
     assert_eq!(pieces, [(false, 37), (true, 9)]);
     assert_eq!(example.ids[37..], [504, 3575, 282, 4649, 314, 7042, 30, 2, 198]);
     let pair = Conversation::Pair { prompt: question.into(), completion: answer.into() };
-    assert_eq!(stage.example(&Row { line: 1, conversation: pair }, "chat.jsonl").unwrap(), example);
+    assert_eq!(
+        stage.example(&Row { line: 1, conversation: pair, variables: Map::new() }, "chat.jsonl").unwrap(),
+        example
+    );
 }

@@ -116,6 +116,18 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
             ));
         }
     }
+    let unusable = prepared.dropped.iter().filter_map(|d| match &d.why {
+        Drop::Unusable(reason) => Some((d.line, reason)),
+        Drop::NothingLive | Drop::CutAway => None,
+    });
+    if let Some((_, first)) = unusable.clone().next() {
+        let dropped: Vec<usize> = unusable.map(|(line, _)| line).collect();
+        notes.push(format!(
+            "{name}: {} that cannot be used dropped (lines {}); the first: {first}",
+            counted(dropped.len() as u64, "conversation"),
+            lines(&dropped)
+        ));
+    }
     Ok(prepared)
 }
 
