@@ -46,6 +46,8 @@ pub(crate) enum Command {
     /// Look at an optimizer by itself.
     #[command(subcommand)]
     Optimizer(cmd::optimizer::Command),
+    /// Memory and traffic of a run on several ranks, before it is started.
+    Plan(cmd::plan::Args),
     /// The recipes, with each paper's claim and the recorded verdict.
     List(cmd::list::Args),
     /// A recipe with every default filled in.

@@ -51,6 +51,7 @@ fn dispatch(command: Command, global: Global) -> Result<Output, Failure> {
         Command::Model(c) => cmd::model::run(&c, global),
         Command::Data(c) => cmd::data::run(&c, global),
         Command::Optimizer(c) => cmd::optimizer::run(&c),
+        Command::Plan(a) => cmd::plan::run(&a),
         Command::List(a) => cmd::list::run(&a),
         Command::Show(a) => cmd::show::run(&a),
         Command::Run(a) => cmd::run::run(&a, global),

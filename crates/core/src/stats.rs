@@ -51,6 +51,27 @@ pub fn bootstrap_mean(values: &[f64], resamples: usize, level: f64, seed: u64) -
     Some(Interval { mean, low: quantile(&means, tail), high: quantile(&means, 1.0 - tail) })
 }
 
+/// 97.5 % quantiles of Student's t for 1 to 8 degrees of freedom.
+const T_975: [f64; 8] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306];
+
+/// 95 % interval of the mean of few values: Student's t up to nine, where the bootstrap is too narrow (of two values
+/// it is no more than their range), the percentile bootstrap from ten on. `None` for fewer than two.
+///
+/// # Equation
+/// `mean +- t sd / sqrt(n)`, with the 97.5 % quantile `t` for `n - 1` degrees of freedom.
+pub fn mean_interval(values: &[f64], seed: u64) -> Option<Interval> {
+    const RESAMPLES: usize = 10_000;
+    let (mean, sd) = mean_sd(values)?;
+    let Some(t) = T_975.get(values.len().checked_sub(2)?) else {
+        return bootstrap_mean(values, RESAMPLES, 0.95, seed);
+    };
+    if !sd.is_finite() {
+        return None;
+    }
+    let half = t * sd / (values.len() as f64).sqrt();
+    Some(Interval { mean, low: mean - half, high: mean + half })
+}
+
 /// Paired bootstrap interval of the mean of `a[i] - b[i]`: the pairs, not the sides, are drawn again.
 ///
 /// `None` also when the lengths differ.
@@ -76,6 +97,19 @@ pub fn quantile(sorted: &[f64], q: f64) -> f64 {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::*;
+
+    #[test]
+    fn few_values_have_the_interval_of_student_and_many_that_of_the_bootstrap() {
+        assert!(mean_interval(&[], 0).is_none() && mean_interval(&[1.0], 0).is_none());
+        assert!(mean_interval(&[1.0, f64::NAN], 0).is_none());
+        let two = mean_interval(&[1.0, 3.0], 0).unwrap();
+        assert!((two.mean - 2.0).abs() < 1e-12 && (two.high - 2.0 - 12.706).abs() < 1e-9, "{two:?}");
+        let nine: Vec<f64> = (0..9).map(f64::from).collect();
+        // sd = sqrt(7.5), over sqrt(9).
+        assert!((mean_interval(&nine, 0).unwrap().low - (4.0 - 2.306 * 7.5_f64.sqrt() / 3.0)).abs() < 1e-9);
+        let ten: Vec<f64> = (0..10).map(f64::from).collect();
+        assert_eq!(mean_interval(&ten, 5), bootstrap_mean(&ten, 10_000, 0.95, 5));
+    }
 
     #[test]
     fn mean_and_deviation_of_five_numbers_are_exact() {

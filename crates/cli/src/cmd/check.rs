@@ -42,7 +42,7 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let mut differs = 0;
     for (source, recipe) in sources.iter().zip(&recipes) {
         let out = args.out.as_ref().map(|d| d.join(source.name.replace('/', "-")));
-        let plan = Plan { name: &source.name, recipe, size: args.budget, out, resume: false };
+        let plan = Plan { name: &source.name, recipe, size: args.budget, set: &[], out, resume: false };
         let result = session::execute(&plan, global)?;
         let judgement = result
             .judgement

@@ -10,6 +10,7 @@ pub(crate) mod generate;
 pub(crate) mod list;
 pub(crate) mod model;
 pub(crate) mod optimizer;
+pub(crate) mod plan;
 pub(crate) mod quickstart;
 pub(crate) mod report;
 pub(crate) mod run;
@@ -40,10 +41,14 @@ pub(crate) fn summary(result: &RunResult, folder: Option<&PathBuf>) -> String {
         out.push_str(&format!("paper's claim  {statement}\n"));
     }
     if let Some(j) = &result.judgement {
-        let record = if j.as_expected() { "as recorded" } else { "NOT as recorded" };
-        out.push_str(&format!("outcome        {} ({record}: {})\n", j.sentence, j.expect.word()));
+        let record = match (result.changed.is_empty(), j.as_expected()) {
+            (true, true) => format!("as recorded: {}", j.expect.word()),
+            (true, false) => format!("NOT as recorded: {}", j.expect.word()),
+            (false, _) => format!("not the recorded settings: {}", result.changed.join(" ")),
+        };
+        out.push_str(&format!("outcome        {} ({record})\n", j.sentence));
     }
-    if let Some(words) = &result.recorded {
+    if let Some(words) = result.recorded.as_ref().filter(|_| result.changed.is_empty()) {
         out.push_str(&format!("our verdict    {words}\n"));
     }
     if let Some(f) = folder {

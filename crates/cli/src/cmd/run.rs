@@ -46,6 +46,7 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         name: &source.name,
         recipe: &recipe,
         size: args.budget,
+        set: &set,
         out: Some(out.clone()),
         resume: args.resume,
     };

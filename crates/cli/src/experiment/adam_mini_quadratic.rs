@@ -204,7 +204,7 @@ impl Experiment for QuadraticSettings {
                     steps,
                     record_every: self.record_every,
                 };
-                ctx.drive(&format!("{name}-lr{lr}"), &mut algorithm)?;
+                ctx.drive(&format!("{name}-lr{lr:e}"), &mut algorithm)?;
                 let loss = algorithm.evaluate();
                 best[i] = best[i].min(loss);
                 row.push(number(loss));

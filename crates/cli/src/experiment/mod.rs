@@ -3,6 +3,7 @@
 //! An experiment is a settings struct that implements [`Experiment`], and one line in the table at the end of
 //! this file. The settings are a part of the recipe, of its JSON Schema and of the manifest.
 
+mod adam_mini_conditioning;
 mod adam_mini_quadratic;
 mod adam_mini_state;
 mod sft;
@@ -81,6 +82,8 @@ macro_rules! experiments {
 experiments! {
     /// Bytes of optimizer state, Adam-mini beside AdamW.
     "adam-mini-state" => AdamMiniState(adam_mini_state::StateSettings),
+    /// Condition numbers under Adam's and Adam-mini's first step sizes on random quadratics.
+    "adam-mini-conditioning" => AdamMiniConditioning(adam_mini_conditioning::ConditioningSettings),
     /// Adam-mini beside AdamW on a quadratic with dense Hessian blocks of different scale.
     "adam-mini-quadratic" => AdamMiniQuadratic(adam_mini_quadratic::QuadraticSettings),
     /// Fine-tunings of a language model that differ in the loss.

@@ -140,6 +140,12 @@ impl Source {
         if recipe.budget.seeds.is_empty() {
             return Err(wrong(place.describe("budget.seeds", "give at least one seed")));
         }
+        if recipe.budget.steps == Some(0) {
+            return Err(wrong(place.describe("budget.steps", "give at least one step")));
+        }
+        if recipe.budget.wall_s.is_some_and(|s| !(s > 0.0 && s.is_finite())) {
+            return Err(wrong(place.describe("budget.wall_s", "give a number of seconds above 0")));
+        }
         let mut seeds = recipe.budget.seeds.clone();
         seeds.sort_unstable();
         seeds.dedup();

@@ -70,13 +70,15 @@ fn verdicts(report: &mut Report, result: &RunResult) {
         Verdict::Refuted => "The claim is refuted here",
         Verdict::Open => "The claim stays open here",
     };
-    let (tone, record) = if j.as_expected() {
+    let (tone, record) = if !result.changed.is_empty() {
+        (Tone::Plain, format!("with settings that are not the recorded ones ({})", result.changed.join(" ")))
+    } else if j.as_expected() {
         (Tone::Good, "as recorded".to_owned())
     } else {
         (Tone::Bad, format!("while the record says: {}", j.expect.word()))
     };
     report.verdict(tone, format!("{found}, {record}. {}.", j.sentence));
-    if let Some(words) = &result.recorded {
+    if let Some(words) = result.recorded.as_ref().filter(|_| result.changed.is_empty()) {
         report.verdict(Tone::Plain, format!("Our verdict on record: {words}"));
     }
 }

@@ -30,6 +30,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) recipe: &'a Recipe,
     /// The size they were resolved at.
     pub(crate) size: Size,
+    /// Settings changed on the command line, as `key=value`.
+    pub(crate) set: &'a [String],
     /// Where the run goes; without it nothing is written.
     pub(crate) out: Option<PathBuf>,
     /// Go on with what stands there.
@@ -136,7 +138,11 @@ pub(crate) fn execute(plan: &Plan<'_>, global: Global) -> Result<RunResult, Fail
         None => None,
     };
     let mut result = earlier(plan, folder.as_ref(), &manifest)?
-        .unwrap_or_else(|| RunResult::new(plan.name, plan.size.key(), plan.recipe));
+        .unwrap_or_else(|| RunResult::new(plan.name, plan.size.key(), plan.recipe, plan.set));
+    if result.judgement.is_some() {
+        global.note(&format!("{} is finished: nothing to do", plan.name));
+        return Ok(result);
+    }
     let mut writer = folder.as_ref().map(RunFolder::observer);
     if let Some(w) = writer.as_mut() {
         match result.seeds.len() as u64 {
@@ -144,15 +150,20 @@ pub(crate) fn execute(plan: &Plan<'_>, global: Global) -> Result<RunResult, Fail
             n => w.resume(&manifest, n)?,
         }
     }
-    let mut total = empty_outcome();
+    // What earlier sittings cost stays in the account.
+    let mut total = match &folder {
+        Some(f) if plan.resume && f.file("outcome.json").exists() => {
+            Outcome { reason: StopReason::Converged, error: None, ..f.outcome()? }
+        }
+        _ => empty_outcome(),
+    };
     let seeds =
         all_seeds(plan, &manifest, folder.as_ref(), &mut writer, global, stop, &mut result, &mut total);
+    let seeds = seeds.and_then(|()| result.judge(&plan.recipe.claim));
     if let Err(e) = &seeds {
         let interrupted = e.code == Code::Interrupted;
         total.reason = if interrupted { StopReason::Interrupted } else { StopReason::Failed };
         total.error = Some(e.to_string());
-    } else {
-        result.judge(&plan.recipe.claim);
     }
     if let Some(w) = writer.as_mut() {
         w.finish(&total)?;
@@ -260,11 +271,24 @@ fn earlier(
 fn with_resume_hint(e: Failure, plan: &Plan<'_>) -> Failure {
     match (&plan.out, e.code) {
         (Some(dir), Code::Interrupted) => {
-            let (name, budget, dir) = (plan.name, plan.size.key(), dir.display());
-            let text = format!("{e}; go on with: rhumb run {name} --budget {budget} --out {dir} --resume");
+            let set: String = plan.set.iter().map(|s| format!(" -s {}", quoted(s))).collect();
+            let (name, budget) = (quoted(plan.name), plan.size.key());
+            let dir = quoted(&dir.display().to_string());
+            let text =
+                format!("{e}; go on with: rhumb run {name} --budget {budget}{set} --out {dir} --resume");
             Failure::new(Code::Interrupted, anyhow::Error::msg(text))
         }
         _ => e,
+    }
+}
+
+/// A word as a shell takes it.
+pub(crate) fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=,:+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

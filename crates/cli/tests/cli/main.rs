@@ -3,6 +3,7 @@
 
 mod errors;
 mod optimizer;
+mod plan;
 mod results;
 mod runs;
 

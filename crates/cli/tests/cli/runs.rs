@@ -19,7 +19,7 @@ fn a_run_leaves_a_whole_folder_with_an_offline_report() {
     {
         assert!(dir.path().join("a").join(file).exists(), "{file}");
     }
-    let arm = dir.path().join("a/seed-0/adamw-lr0.1");
+    let arm = dir.path().join("a/seed-0/adamw-lr1e-1");
     for file in ["manifest.json", "records.jsonl", "records.csv", "outcome.json", "state.bin", "tensorboard"]
     {
         assert!(arm.join(file).exists(), "{file}");
@@ -92,7 +92,7 @@ fn an_interrupted_run_goes_on_to_the_same_result() {
     ok(d, &args("whole"));
     let mut child = rhumb(d).args(args("cut")).spawn().unwrap();
     let began = Instant::now();
-    while !dir.path().join("cut/seed-0/adam-mini-lr0.003/records.jsonl").exists() {
+    while !dir.path().join("cut/seed-0/adam-mini-lr3e-3/records.jsonl").exists() {
         assert!(began.elapsed() < Duration::from_secs(60), "the run did not start");
         std::thread::sleep(Duration::from_millis(5));
     }
