@@ -76,11 +76,11 @@ impl Global {
             say(text);
         }
     }
+}
 
-    /// Something that changes what the result means; told even when quiet.
-    pub(crate) fn warn(self, text: &str) {
-        say(&format!("warning: {text}"));
-    }
+/// Something that changes what the result means; told even when quiet.
+pub(crate) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
 }
 
 /// A line on standard error. A closed one is no reason to fail.

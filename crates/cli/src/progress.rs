@@ -124,7 +124,7 @@ impl Log {
             }
         }
         line += &format!(", {rate:.3} steps/s");
-        if let Some(steps) = self.steps {
+        if let Some(steps) = self.steps.filter(|s| *s > done) {
             line += &format!(", eta {}", seconds(steps.saturating_sub(done) as f64 / rate));
         }
         Some(line)

@@ -72,3 +72,28 @@ fn the_real_model_answers_in_every_exported_type() {
         ask(&out);
     }
 }
+
+/// Its vocabulary is large, so scores are a part of the memory that a small model does not show.
+#[test]
+fn the_estimate_for_the_real_model_is_no_less_than_what_the_process_takes() {
+    let Some(m) = smollm() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("chat.jsonl");
+    let line = |i: usize| {
+        format!(r#"{{"prompt":"Say {i}.","completion":"{i} it is, said {i} times: {}"}}"#, i * 977)
+    };
+    std::fs::write(&path, (0..200).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    for (i, more) in [&["--optimizer", "adam-mini"][..], &["--lora", "4"]].iter().enumerate() {
+        let out = dir.path().join(i.to_string());
+        let mut args = vec!["train", "sft", "--model", &m, "--data", path.to_str().unwrap(), "--json"];
+        args.extend(["--out", out.to_str().unwrap(), "--tokens", "128", "--batch", "4", "--steps", "1"]);
+        args.extend(["--held-out", "4"]);
+        args.extend(*more);
+        let e = rhumb(&args).json();
+        let (peak, total) = (&e["peak_resident_bytes"], &e["estimate_bytes"]);
+        eprintln!("{more:?}: estimated {total}, largest {peak}");
+        assert!(peak.as_u64().unwrap() <= total.as_u64().unwrap(), "{more:?}: {peak} {total}");
+        assert!(peak.as_f64().unwrap() >= 0.7 * total.as_f64().unwrap(), "{more:?}: {peak} {total}");
+        std::fs::remove_dir_all(&out).unwrap();
+    }
+}

@@ -10,8 +10,11 @@ use crate::lm::activation_bytes;
 use crate::machine;
 use crate::table::bytes;
 
-/// The program with tokenizer and data, one chunk of scores, and what operations use for a moment.
-const FIXED: u64 = 160 << 20;
+/// The program with tokenizer and data, what small operations use for a moment, and freed memory that the allocator
+/// keeps; measured on a decoder of 135 million parameters.
+const FIXED: u64 = 256 << 20;
+/// Scores of the output head that exist at once.
+const SCORES: u64 = 64 << 20;
 /// Rows of an evaluation batch.
 const EVALUATED: u64 = 4;
 
@@ -55,13 +58,19 @@ impl Estimate {
         let (frozen, written) = if d.is_adapted() { (base, 2 * base) } else { (0, base) };
         // A tenth more: buffers are reused by size, and some are a little larger than what they hold.
         let activations = activation_bytes(d, s.batch.saturating_mul(s.tokens), s.recompute);
+        // Four times one chunk of scores with its hidden states: steps have different numbers of trained tokens, and the
+        // pool keeps buffers of several sizes.
+        let (vocab, width) = (d.config().vocab.max(1) as u64, d.config().width as u64);
+        let rows = s.batch.max(EVALUATED).saturating_mul(s.tokens);
+        let chunk = (SCORES / (4 * vocab)).clamp(16, 1024).min(rows);
+        let head = 16 * chunk * (vocab + 3 * width);
         let evaluated = activation_bytes(d, EVALUATED * s.tokens, false) / d.config().layers.max(1) as u64;
         let training = MemoryReport {
             parameters: frozen + 2 * trained,
             gradients: if s.streamed { largest } else { trained },
             optimizer: state as u64,
             activations: activations.saturating_add(activations / 10),
-            scratch: FIXED.saturating_add(evaluated).saturating_add(tables),
+            scratch: (FIXED + head).saturating_add(evaluated).saturating_add(tables),
         };
         Ok(Estimate { training, loading: 2 * base + FIXED, saving: frozen + 2 * trained + written + FIXED })
     }

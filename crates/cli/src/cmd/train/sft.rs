@@ -12,6 +12,7 @@ use rhumb_core::{
     checkpoint,
 };
 use rhumb_lm::sft::{Scores, Sft, SftConfig, SftError, Trained};
+use rhumb_nn::io::template::ChatTemplate;
 use rhumb_nn::model::Decoder;
 use serde_json::json;
 
@@ -22,7 +23,7 @@ use super::{Loss, Sft as Args, SftSettings};
 use crate::cmd::report::folder::{SUMMARY, Summary, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
 use crate::lm::{self, LanguageModel};
-use crate::output::{Global, Output, command_line};
+use crate::output::{Global, Output, command_line, warn};
 use crate::progress::Progress;
 use crate::table::{bytes, counted};
 use crate::{interrupt, machine, session};
@@ -40,7 +41,7 @@ impl From<SftError> for Failure {
 pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let s = &args.settings;
     setup::check(s)?;
-    says_something(s, global)?;
+    says_something(s)?;
     let stop = interrupt::install()?;
     let out = args.out.clone().unwrap_or_else(|| session::fresh_folder("sft"));
     let earlier = start_of(args, &out)?;
@@ -53,10 +54,10 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     }
     let mut model = LanguageModel::open(path)?;
     let time = origin::template_time(earlier.as_ref());
-    let tells_time = model.template.as_ref().is_some_and(|t| t.tells_time());
+    let tells_time = model.template.as_ref().is_some_and(ChatTemplate::tells_time);
     model.template = model.template.take().map(|t| t.at(time));
     let data = read(s, &model)?;
-    data.warnings.iter().for_each(|w| global.warn(w));
+    data.warnings.iter().for_each(|w| warn(w));
     data.notes.iter().for_each(|n| global.note(n));
     let config = config(s, &data.train)?;
     // A GGUF file tells its shape only when it is read.
@@ -114,7 +115,7 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
 }
 
 /// Settings that would be ignored, and one that does the opposite of what GEM is for.
-fn says_something(s: &SftSettings, global: Global) -> Result<(), Failure> {
+fn says_something(s: &SftSettings) -> Result<(), Failure> {
     if s.loss == Loss::Ce && (s.beta - SftSettings::default().beta).abs() > 0.0 {
         return Err(Failure::usage(format!(
             "--beta {} says nothing about --loss ce: choose gem-linear or gem-logsigmoid, or leave it out",
@@ -122,7 +123,7 @@ fn says_something(s: &SftSettings, global: Global) -> Result<(), Failure> {
         )));
     }
     if s.loss != Loss::Ce && s.beta > 1.0 {
-        global.warn(&format!(
+        warn(&format!(
             "--beta {} is above 1: the model that comes out is sharper than the data, not more diverse",
             s.beta
         ));

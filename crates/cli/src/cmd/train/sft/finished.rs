@@ -129,7 +129,7 @@ impl Finished<'_> {
                 best.display()
             ),
             [last] if self.after.is_some() => {
-                format!("The last weights, which are the best too, are in {}", last.display())
+                format!("The last weights, which no earlier evaluation beats, are in {}", last.display())
             }
             _ => format!("The last weights are in {}", self.out.join("model").display()),
         };
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     fn change(name: &'static str, before: f64, after: f64, low: f64, high: f64) -> Change {
-        let mean = (low + high) / 2.0;
+        let mean = f64::midpoint(low, high);
         Change { name, before, after, paired: Some(Interval { mean, low, high }) }
     }
 

@@ -144,7 +144,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x");
         let mut bytes: Vec<u8> = (0..200_003u32).map(|i| (i % 251) as u8).collect();
-        let mut print = |b: &[u8]| {
+        let print = |b: &[u8]| {
             std::fs::write(&path, b).unwrap();
             files(std::slice::from_ref(&path)).unwrap()
         };

@@ -10,10 +10,10 @@ use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizi
 use rhumb_lm::sft::SftConfig;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, init};
-use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
+use rhumb_optim::{OptimizerConfig, ScheduleConfig, ScheduleKind};
 
 use super::super::memory::{Estimate, Shape};
-use super::super::{Loss, MAX_STEPS, OptimizerName, ScheduleName, SftSettings};
+use super::super::{Loss, MAX_STEPS, ScheduleName, SftSettings};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, adapters};
 use crate::table::counted;
@@ -133,6 +133,13 @@ fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) 
 
 /// The definition that is trained, on a model of this definition.
 pub(crate) fn trained(s: &SftSettings, plain: &Decoder) -> Result<Decoder, Failure> {
+    let context = plain.config().positions;
+    if s.tokens as usize > context {
+        return Err(Failure::usage(format!(
+            "--tokens {}: the context of this model is {context} tokens; give at most that",
+            s.tokens
+        )));
+    }
     let Some(rank) = s.lora else { return Ok(plain.clone()) };
     let alpha = s.lora_alpha.unwrap_or(2.0 * f64::from(rank));
     let config = plain.config().clone();
@@ -166,13 +173,13 @@ pub(crate) fn prepare(s: &SftSettings, model: &mut LanguageModel) -> Result<Star
 
 fn optimizer(s: &SftSettings) -> OptimizerConfig {
     OptimizerConfig {
-        kind: match s.optimizer {
-            OptimizerName::AdamW => Kind::AdamW,
-            OptimizerName::AdamMini => Kind::AdamMini,
-            OptimizerName::Sgd => Kind::Sgd,
-        },
+        kind: s.optimizer,
+        preset: s.preset,
+        state: s.state,
         lr: s.lr,
-        beta2: 0.95,
+        beta1: s.beta1,
+        beta2: s.beta2,
+        eps: s.eps,
         weight_decay: s.weight_decay,
         ..OptimizerConfig::default()
     }
