@@ -6,10 +6,12 @@ pub(crate) mod sft;
 use std::path::PathBuf;
 
 use clap::{Subcommand, ValueEnum};
+use rhumb_optim::{Kind, Preset, StateFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::generate::{fraction, not_negative, positive, share};
+use super::plan::spelled;
 use crate::exit::Failure;
 use crate::output::{Global, Output};
 
@@ -62,9 +64,24 @@ pub(crate) struct SftSettings {
     /// Conversations held out when there is no `--eval-data`.
     #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub(crate) held_out: usize,
-    /// The optimizer.
-    #[arg(long, value_enum, default_value = "adam-mini")]
-    pub(crate) optimizer: OptimizerName,
+    /// The optimizer: adam-mini, adamw, sgd, lion, adafactor, muon or slim-adam.
+    #[arg(long, default_value = "adam-mini", value_parser = spelled::<Kind>)]
+    pub(crate) optimizer: Kind,
+    /// How Adam-mini cuts the model into blocks: rhumb, 1.1.1, 1.1.0, 1.0.4 or v0.
+    #[arg(long, default_value = "rhumb", value_parser = spelled::<Preset>)]
+    pub(crate) preset: Preset,
+    /// Storage of the moments of adam-mini and adamw: f32, bf16 or 8bit.
+    #[arg(long, default_value = "f32", value_parser = spelled::<StateFormat>)]
+    pub(crate) state: StateFormat,
+    /// Decay of the first moment.
+    #[arg(long, default_value_t = 0.9, value_parser = share, allow_negative_numbers = true)]
+    pub(crate) beta1: f64,
+    /// Decay of the second moment; language models are trained with 0.95, PyTorch's default is 0.999.
+    #[arg(long, default_value_t = 0.95, value_parser = share, allow_negative_numbers = true)]
+    pub(crate) beta2: f64,
+    /// Added to the root of the second moment.
+    #[arg(long, default_value_t = 1e-8, value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) eps: f64,
     /// The loss.
     #[arg(long, value_enum, default_value = "ce")]
     pub(crate) loss: Loss,
@@ -86,14 +103,14 @@ pub(crate) struct SftSettings {
     /// Passes over the data.
     #[arg(long, default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
     pub(crate) epochs: f64,
-    /// Packed rows in a step.
-    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
+    /// Packed rows of a micro-batch (batch size per device).
+    #[arg(long, visible_alias = "batch-size", default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
     pub(crate) batch: u32,
-    /// Parts that a step is cut into to save memory; each live token weighs the same.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
+    /// Micro-batches of a step: a step trains on batch x accumulate rows, every trained token weighing the same.
+    #[arg(long, visible_alias = "gradient-accumulation-steps", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
     pub(crate) accumulate: u32,
-    /// Tokens of a packed row.
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1_048_576), allow_negative_numbers = true)]
+    /// Tokens of a packed row, at most the model's context; longer conversations are cut.
+    #[arg(long, visible_alias = "max-seq-len", default_value_t = 256, value_parser = clap::value_parser!(u32).range(2..=1_048_576), allow_negative_numbers = true)]
     pub(crate) tokens: u32,
     /// The largest learning rate.
     #[arg(long, default_value_t = 2e-5, value_parser = positive, allow_negative_numbers = true)]
@@ -101,14 +118,14 @@ pub(crate) struct SftSettings {
     /// How the learning rate falls after the warm-up.
     #[arg(long, value_enum, default_value = "cosine")]
     pub(crate) schedule: ScheduleName,
-    /// Share of the steps in which the learning rate rises.
-    #[arg(long, default_value_t = 0.03, value_parser = share, allow_negative_numbers = true)]
+    /// Share of the steps, rounded to w steps, in which the learning rate rises: lr (k + 1) / (w + 1) in step k.
+    #[arg(long, visible_alias = "warmup-ratio", default_value_t = 0.03, value_parser = share, allow_negative_numbers = true)]
     pub(crate) warmup: f64,
     /// Decoupled weight decay.
     #[arg(long, default_value_t = 0.0, value_parser = not_negative, allow_negative_numbers = true)]
     pub(crate) weight_decay: f64,
     /// Largest global norm of the gradient; 0 does not clip. Refused together with `--update-in-backward`.
-    #[arg(long, default_value_t = 1.0, value_parser = not_negative, allow_negative_numbers = true)]
+    #[arg(long, visible_alias = "max-grad-norm", default_value_t = 1.0, value_parser = not_negative, allow_negative_numbers = true)]
     pub(crate) clip: f64,
     /// Dropout; 0 only, since the decoders have none.
     #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
@@ -117,7 +134,7 @@ pub(crate) struct SftSettings {
     #[arg(long)]
     pub(crate) update_in_backward: bool,
     /// Compute the activations of every layer twice instead of keeping them.
-    #[arg(long)]
+    #[arg(long, visible_alias = "gradient-checkpointing")]
     pub(crate) recompute: bool,
     /// Steps between two evaluations.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS), allow_negative_numbers = true)]
@@ -125,7 +142,7 @@ pub(crate) struct SftSettings {
     /// Share of memory that the estimate may reach before the run is refused.
     #[arg(long, default_value_t = 0.9, value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) memory_share: f64,
-    /// The seed of order, adapters and dropout.
+    /// The seed of the split, the order and the adapters.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
 }
@@ -137,7 +154,12 @@ impl Default for SftSettings {
             data: None,
             eval_data: None,
             held_out: 64,
-            optimizer: OptimizerName::default(),
+            optimizer: Kind::default(),
+            preset: Preset::default(),
+            state: StateFormat::default(),
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
             loss: Loss::default(),
             beta: 0.7,
             lora: None,
@@ -161,21 +183,6 @@ impl Default for SftSettings {
             seed: 0,
         }
     }
-}
-
-/// Optimizers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum OptimizerName {
-    /// Adam with decoupled decay.
-    #[value(name = "adamw")]
-    #[serde(rename = "adamw")]
-    AdamW,
-    /// One second moment per block.
-    #[default]
-    AdamMini,
-    /// Stochastic gradient descent.
-    Sgd,
 }
 
 /// Losses.

@@ -7,6 +7,7 @@ mod folders;
 mod kill;
 mod limits;
 mod numbers;
+mod optimizers;
 mod real;
 mod refusals;
 mod study;

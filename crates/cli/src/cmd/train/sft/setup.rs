@@ -10,7 +10,7 @@ use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizi
 use rhumb_lm::sft::SftConfig;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, init};
-use rhumb_optim::{OptimizerConfig, ScheduleConfig, ScheduleKind};
+use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
 
 use super::super::memory::{Estimate, Shape};
 use super::super::{Loss, MAX_STEPS, ScheduleName, SftSettings};
@@ -171,17 +171,25 @@ pub(crate) fn prepare(s: &SftSettings, model: &mut LanguageModel) -> Result<Star
     Ok((decoder, params, Arc::new(weights)))
 }
 
+/// Whether the betas and epsilon of the settings mean something; the others have rates of their own.
+fn adam_family(kind: Kind) -> bool {
+    !matches!(kind, Kind::Sgd | Kind::Lion | Kind::Adafactor)
+}
+
 fn optimizer(s: &SftSettings) -> OptimizerConfig {
+    let plain = OptimizerConfig::default();
+    let (beta1, beta2, eps) =
+        if adam_family(s.optimizer) { (s.beta1, s.beta2, s.eps) } else { (plain.beta1, plain.beta2, plain.eps) };
     OptimizerConfig {
         kind: s.optimizer,
         preset: s.preset,
         state: s.state,
         lr: s.lr,
-        beta1: s.beta1,
-        beta2: s.beta2,
-        eps: s.eps,
+        beta1,
+        beta2,
+        eps,
         weight_decay: s.weight_decay,
-        ..OptimizerConfig::default()
+        ..plain
     }
 }
 
@@ -197,6 +205,15 @@ pub(crate) fn check(s: &SftSettings) -> Result<(), Failure> {
             "--dropout {}: the decoders here are built without dropout, as Llama, Qwen and SmolLM are trained; leave it out, \
              and against overfitting take fewer --steps, --weight-decay or --lora",
             s.dropout
+        ));
+    }
+    let plain = SftSettings::default();
+    let same = |(a, b): (f64, f64)| a.to_bits() == b.to_bits();
+    let pairs = [(s.beta1, plain.beta1), (s.beta2, plain.beta2), (s.eps, plain.eps)];
+    if !adam_family(s.optimizer) && !pairs.into_iter().all(same) {
+        return bad(format!(
+            "--beta1, --beta2 and --eps say nothing about --optimizer {}: leave them out",
+            s.optimizer.name()
         ));
     }
     for (name, x, most) in [
