@@ -136,6 +136,7 @@ impl ChatTemplate {
             Err(Error::new(ErrorKind::InvalidOperation, what))
         });
         env.add_filter("tojson", python::to_json);
+        env.add_test("iterable", python::is_iterable);
         env.add_filter(marks::FILTER, marks::mark);
         let (source, marks) = marks::as_filter(source);
         let tells_time = source.contains(TIME);

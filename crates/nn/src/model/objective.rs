@@ -39,7 +39,7 @@ impl TokenBatch {
     /// and every evaluation refuses it with both numbers.
     pub fn causal(rows: usize, len: usize, ids: Vec<u32>) -> Self {
         let at = |i: usize| (i % len) as u32;
-        let next = |i: usize| if (i + 1) % len == 0 { None } else { ids.get(i + 1).copied() };
+        let next = |i: usize| if (i + 1).is_multiple_of(len) { None } else { ids.get(i + 1).copied() };
         TokenBatch {
             rows,
             len,

@@ -32,7 +32,7 @@ impl Chat<'_> {
         let trained = || (0..self.messages.len()).filter(|&i| is_trained(&self.messages[i]));
         if let Some(marked) = self.marked(self.messages)? {
             trained().try_for_each(|i| self.check_silent(i))?;
-            return self.from_marks(&marked);
+            return self.by_marks(&marked);
         }
         let ids = self.tokens(self.messages, false)?;
         let mut live = vec![false; ids.len()];
@@ -90,7 +90,7 @@ impl Chat<'_> {
     }
 
     /// The mask that the template's own marks give: every token that has a part of a marked text.
-    fn from_marks(&self, marked: &Marked) -> Result<Example, DataError> {
+    fn by_marks(&self, marked: &Marked) -> Result<Example, DataError> {
         let (ids, offsets) =
             self.encoder.encode_with_offsets(&marked.text).map_err(|reason| self.refused(reason))?;
         let spared = self.spared_spans(marked.spans.len())?;

@@ -40,7 +40,6 @@ pub(super) fn as_filter(source: &str) -> (String, bool) {
 }
 
 /// The filter: the text itself, between the two characters where they are given.
-#[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
 pub(super) fn mark(state: &State<'_, '_>, text: String) -> String {
     match (state.lookup(OPEN), state.lookup(CLOSE)) {
         (Some(open), Some(close)) => format!("{open}{text}{close}"),

@@ -5,7 +5,7 @@ use std::io;
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
-use minijinja::value::{Kwargs, Value};
+use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::{Error, ErrorKind};
 use serde::Serialize;
 use serde_json::Serializer;
@@ -37,11 +37,17 @@ impl Formatter for Spaced {
     }
 }
 
-/// The filter `tojson(indent=none)`: `json.dumps(value, ensure_ascii=False, indent=indent)`, without the escapes
-/// for HTML that Jinja's own filter adds.
+/// The test `iterable`: Python iterates over strings, and not over `None`.
+pub(super) fn is_iterable(value: &Value) -> bool {
+    value.kind() == ValueKind::String || !value.is_none() && value.try_iter().is_ok()
+}
+
+/// The filter `tojson(indent=none, ensure_ascii=false)`: `json.dumps(value, ensure_ascii, indent)`, without the
+/// escapes for HTML that Jinja's own filter adds.
 #[expect(clippy::needless_pass_by_value, reason = "the signature of a filter")]
 pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
     let indent: Option<usize> = options.get("indent")?;
+    let ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     let mut out = Vec::new();
     match indent {
@@ -53,5 +59,18 @@ pub(super) fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
         None => value.serialize(&mut Serializer::with_formatter(&mut out, Spaced)),
     }
     .map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
-    String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
+    let text = String::from_utf8(out).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))?;
+    if !ascii.unwrap_or(false) {
+        return Ok(text);
+    }
+    // Outside of strings JSON is ASCII.
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_ascii() {
+            escaped.push(c);
+        } else {
+            escaped.extend(c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    Ok(escaped)
 }

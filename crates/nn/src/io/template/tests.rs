@@ -58,6 +58,13 @@ fn python_methods_and_absent_tools_work() {
 }
 
 #[test]
+fn what_is_iterable_is_what_python_iterates_over() {
+    let source = "{% for v in [none, 1, 'a', [1], {}] %}{{ 1 if v is iterable else 0 }}{% endfor %}\
+{% if tools is iterable and tools | length > 0 %}T{% endif %}";
+    assert_eq!(render(source).unwrap(), "00111");
+}
+
+#[test]
 fn loop_controls_and_namespaces_work() {
     let source = "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% break %}\
 {% endfor %}{{ ns.n }}";
@@ -70,6 +77,8 @@ fn tojson_writes_as_python_does() {
     assert_eq!(render(source).unwrap(), "{\"a\": [1, 2], \"b\": \"<é>\"}");
     let source = "{{ {'a': [1], 'b': []} | tojson(indent=4) }}";
     assert_eq!(render(source).unwrap(), "{\n    \"a\": [\n        1\n    ],\n    \"b\": []\n}");
+    let source = "{{ {'a': 'é😀'} | tojson(ensure_ascii=true) }}{{ 'é' | tojson(ensure_ascii=false) }}";
+    assert_eq!(render(source).unwrap(), "{\"a\": \"\\u00e9\\ud83d\\ude00\"}\"é\"");
     assert_eq!(render("{{ messages[0] | tojson }}").unwrap(), "{\"role\": \"user\", \"content\": \"Hi\"}");
 }
 
