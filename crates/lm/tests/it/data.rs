@@ -3,13 +3,13 @@ use std::sync::Arc;
 
 use rhumb_linalg::Real;
 use rhumb_lm::data::{
-    ChatFormat, Conversation, Encoder, Example, Message, PackedBatch, PackedRow, Row, Tokenizing, pack,
+    ChatFormat, Conversation, Encoder, Example, Message, PackedBatch, PackedRow, Row, Rows, Tokenizing, pack,
     preview, unpacked,
 };
 use rhumb_lm::quickstart::corpus::{Corpus, Sizes};
 use rhumb_nn::io::gguf::GgufFile;
 use rhumb_nn::io::template::ChatTemplate;
-use rhumb_nn::io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf};
+use rhumb_nn::io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf, json_of_bytes};
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, init};
 use serde_json::{Map, json};
@@ -97,4 +97,35 @@ fn the_smollm2_template_masks_37_tokens_and_trains_the_answer_with_its_end() {
         stage.example(&Row { line: 1, conversation: pair, variables: Map::new() }, "chat.jsonl").unwrap(),
         example
     );
+}
+
+/// Drops the reasoning of every answer but the last, as templates of reasoning models do.
+const REASONING: &str = "{% for m in messages %}{% set said = m.content %}\
+{% if '</t>' in said and not loop.last %}{% set said = said.split('</t>')[-1].lstrip() %}{% endif %}\
+{{ '[' + m.role + ']\\n' }}{% if m.role == 'assistant' %}OPEN{{ said | trim }}[/]\nCLOSE{% else %}{{ said }}[/]\n{% endif %}\
+{% endfor %}{% if add_generation_prompt %}{{ '[assistant]\\n' }}{% endif %}";
+
+fn trained(template: &str) -> (String, Vec<String>) {
+    let tokenizer = Tokenizer::from_json(&json_of_bytes()).unwrap();
+    let template = ChatTemplate::new(template, None, None).unwrap();
+    let (encoder, format): (&dyn Encoder, &dyn ChatFormat) = (&tokenizer, &template);
+    let stage = Tokenizing { encoder, format: Some(format), eos: None, max_len: 1024 };
+    let line = br#"{"messages":[{"role":"user","content":"Q"},{"role":"assistant","content":"<t>why</t> \u00e9\u65e5"},
+        {"role":"user","content":"R"},{"role":"assistant","content":"<t>so</t> B"}]}"#;
+    let line: Vec<u8> = line.iter().copied().filter(|b| *b != b'\n').collect();
+    let row = Rows::new(&line[..], "chat.jsonl").next().unwrap().unwrap();
+    let example = stage.example(&row, "chat.jsonl").unwrap();
+    let pieces = preview(&example, |ids| tokenizer.decode(ids, false).map_err(|e| e.to_string())).unwrap();
+    let whole = pieces.iter().map(|p| p.text.as_str()).collect();
+    (whole, pieces.into_iter().filter(|p| p.trained).map(|p| p.text).collect())
+}
+
+#[test]
+fn a_template_that_drops_earlier_reasoning_is_trained_with_and_without_generation_tags() {
+    let tags = REASONING.replace("OPEN", "{% generation %}").replace("CLOSE", "{% endgeneration %}");
+    let plain = REASONING.replace("OPEN", "").replace("CLOSE", "");
+    let text = "[user]\nQ[/]\n[assistant]\né日[/]\n[user]\nR[/]\n[assistant]\n<t>so</t> B[/]\n";
+    let want = vec!["é日[/]\n".to_owned(), "<t>so</t> B[/]\n".to_owned()];
+    assert_eq!(trained(&tags), (text.to_owned(), want.clone()));
+    assert_eq!(trained(&plain), (text.to_owned(), want));
 }
