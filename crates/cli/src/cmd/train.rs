@@ -1,6 +1,10 @@
 //! `rhumb train`.
 
+mod finished;
 pub(crate) mod memory;
+mod origin;
+mod pretrain;
+mod session;
 pub(crate) mod sft;
 
 use std::path::PathBuf;
@@ -21,6 +25,9 @@ pub(crate) enum Command {
     /// Supervised fine-tuning on conversations.
     #[command(after_long_help = DISK)]
     Sft(Box<Sft>),
+    /// Training on token shards, from fresh weights or from those of a model.
+    #[command(after_long_help = DISK)]
+    Pretrain(Box<pretrain::Pretrain>),
 }
 
 const DISK: &str = "\
@@ -37,7 +44,14 @@ pub(crate) const MAX_STEPS: u64 = 1_000_000_000;
 pub(crate) struct Sft {
     #[command(flatten)]
     pub(crate) settings: SftSettings,
-    /// Folder of the run, new or empty; `runs/sft-TIME` otherwise.
+    #[command(flatten)]
+    pub(crate) place: Place,
+}
+
+/// Where a run stands, and how it is kept.
+#[derive(Debug, clap::Args, Serialize)]
+pub(crate) struct Place {
+    /// Folder of the run, new or empty; `runs/KIND-TIME` otherwise.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
     /// Go on with the run in `--out`, with the same settings, model and data.
@@ -217,6 +231,7 @@ pub(crate) enum ScheduleName {
 pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> {
     match command {
         Command::Sft(args) => sft::run(args, global),
+        Command::Pretrain(args) => pretrain::run(args, global),
     }
 }
 

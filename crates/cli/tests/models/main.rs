@@ -8,6 +8,7 @@ mod kill;
 mod limits;
 mod numbers;
 mod optimizers;
+mod pretrain;
 mod real;
 mod refusals;
 mod study;

@@ -178,8 +178,11 @@ fn adam_family(kind: Kind) -> bool {
 
 fn optimizer(s: &SftSettings) -> OptimizerConfig {
     let plain = OptimizerConfig::default();
-    let (beta1, beta2, eps) =
-        if adam_family(s.optimizer) { (s.beta1, s.beta2, s.eps) } else { (plain.beta1, plain.beta2, plain.eps) };
+    let (beta1, beta2, eps) = if adam_family(s.optimizer) {
+        (s.beta1, s.beta2, s.eps)
+    } else {
+        (plain.beta1, plain.beta2, plain.eps)
+    };
     OptimizerConfig {
         kind: s.optimizer,
         preset: s.preset,
@@ -256,9 +259,14 @@ fn steps(s: &SftSettings, rows: usize) -> Result<u64, Failure> {
 
 /// The settings as the algorithm takes them; `train` decides how many steps an epoch has.
 pub(crate) fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Failure> {
-    check(s)?;
     let rows =
         rhumb_lm::data::pack(train, s.tokens as usize).map_err(|e| Failure::new(Code::Usage, e))?.len();
+    config_for(s, rows)
+}
+
+/// The settings as the algorithm takes them, for a pass of so many rows.
+pub(crate) fn config_for(s: &SftSettings, rows: usize) -> Result<SftConfig, Failure> {
+    check(s)?;
     let steps = steps(s, rows)?;
     let loss = match s.loss {
         Loss::Ce => LossKind::Ce,

@@ -9,8 +9,9 @@ use rhumb_lm::sft::{Scores, SftConfig};
 use rhumb_nn::loss::LossKind;
 use serde_json::json;
 
-use super::super::SftSettings;
-use super::super::memory::Estimate;
+use super::SftSettings;
+use super::memory::Estimate;
+use super::session::Kind;
 use crate::cmd::report::folder::Summary as Told;
 use crate::output::{command_line, shell_word};
 use crate::report::Section;
@@ -18,6 +19,7 @@ use crate::table::{Table, bytes, number, seconds};
 
 /// Everything that is told about a finished run.
 pub(super) struct Finished<'a> {
+    pub(super) kind: &'static Kind,
     pub(super) s: &'a SftSettings,
     pub(super) out: &'a Path,
     pub(super) config: &'a SftConfig,
@@ -33,9 +35,13 @@ pub(super) struct Finished<'a> {
 }
 
 /// What the two kinds of means in the table are.
-const CAPTION: &str = "Before and after: means over all held-out tokens. Change: mean over conversations of the change of \
-each conversation's own mean, so that short ones weigh as much as long ones, with a 95 % bootstrap interval over \
-conversations; it need not equal the difference of the two means.";
+fn caption(unit: &str) -> String {
+    format!(
+        "Before and after: means over all held-out tokens. Change: mean over {unit}s of the change of each {unit}'s own \
+         mean, so that short ones weigh as much as long ones, with a 95 % bootstrap interval over {unit}s; it need not \
+         equal the difference of the two means."
+    )
+}
 
 /// A quantity by name, of one token and of a summary.
 type Pick = (&'static str, fn(&RowStats) -> f64, fn(&Summary) -> f64);
@@ -83,7 +89,12 @@ impl Finished<'_> {
     }
 
     fn table(&self) -> Table {
-        let mut t = Table::new(["held out", "before", "after", "change per conversation (95 %)"]);
+        let mut t = Table::new([
+            "held out".to_owned(),
+            "before".to_owned(),
+            "after".to_owned(),
+            format!("change per {} (95 %)", self.kind.unit),
+        ]);
         for c in self.changes() {
             let interval = c.paired.map_or_else(String::new, |i| {
                 format!("{} [{}, {}]", number(i.mean), number(i.low), number(i.high))
@@ -115,13 +126,16 @@ impl Finished<'_> {
     }
 
     fn verdict(&self) -> String {
-        verdict(&self.changes(), self.vocab)
+        verdict(&self.changes(), self.vocab, self.kind.unit)
     }
 
     pub(super) fn text(&self) -> String {
         let table = self.table();
-        let table =
-            if table.rows.is_empty() { String::new() } else { format!("{}{CAPTION}\n\n", table.render()) };
+        let table = if table.rows.is_empty() {
+            String::new()
+        } else {
+            format!("{}{}\n\n", table.render(), caption(self.kind.unit))
+        };
         let saved = match self.saved.as_slice() {
             [last, best] => format!(
                 "The last weights are in {}, those with the lowest held-out cross-entropy in {}",
@@ -135,12 +149,13 @@ impl Finished<'_> {
         };
         format!(
             "{}\n{table}{}\n{saved}; report in {}\nstate.bin in {} is the last checkpoint: delete it when you do not need \
-             it\nTry it: rhumb generate {} --chat \"Hello\" --temperature 0.7\n",
+             it\nTry it: rhumb generate {} {}\n",
             self.verdict(),
             self.facts().render(),
             self.out.join("report.html").display(),
             self.out.display(),
-            shell_word(&self.saved.last().unwrap_or(&self.out.to_owned()).to_string_lossy())
+            shell_word(&self.saved.last().unwrap_or(&self.out.to_owned()).to_string_lossy()),
+            self.kind.try_it
         )
     }
 
@@ -167,21 +182,21 @@ impl Finished<'_> {
         let mut sections = Vec::new();
         let table = self.table();
         if !table.rows.is_empty() {
-            sections.push(Section::Table("Held-out conversations".into(), table));
-            sections.push(Section::Text(CAPTION.into()));
+            sections.push(Section::Table(format!("Held-out {}s", self.kind.unit), table));
+            sections.push(Section::Text(caption(self.kind.unit)));
         }
         sections.push(Section::Table("Cost".into(), self.facts()));
         if self.config.loss != LossKind::Ce {
             sections.push(Section::Text(format!(
-                "S is eval_surrogate in the records. GEM at beta {} trains the model whose temperature-{:.3} sampling plain \
-                 cross-entropy would give; before you credit GEM with diversity, compare with cross-entropy sampled at that \
-                 temperature. This run does not hold that control.",
+                "S is eval_surrogate in the records. GEM at beta {} trains the model that cross-entropy gives when it is \
+                 sampled at temperature {:.3}; before you credit GEM with diversity, compare with cross-entropy sampled at \
+                 that temperature. This run does not hold that control. The best weights are chosen by cross-entropy.",
                 self.s.beta,
                 1.0 / self.s.beta
             )));
         }
         Told {
-            title: "Supervised fine-tuning".into(),
+            title: self.kind.title.into(),
             verdicts: vec![self.verdict()],
             sections,
             command: command_line(&[]),
@@ -191,9 +206,9 @@ impl Finished<'_> {
 }
 
 /// What the changes come to.
-fn verdict(changes: &[Change], vocab: usize) -> String {
+fn verdict(changes: &[Change], vocab: usize, unit: &str) -> String {
     let Some(first) = changes.first() else {
-        return "No held-out conversations, so nothing is said about what was learnt.".into();
+        return format!("No held-out {unit}s, so nothing is said about what was learnt.");
     };
     // Twice the same rule: what was trained, and the measure of fit where these are not one.
     let fit = changes.iter().find(|c| c.name == CE).unwrap_or(first);
@@ -201,27 +216,26 @@ fn verdict(changes: &[Change], vocab: usize) -> String {
     let entropy = changes.iter().find(|c| c.name == ENTROPY).map_or(0.0, |c| c.after);
     if entropy > 0.98 * uniform {
         return format!(
-            "The prediction on held-out conversations is nearly uniform now (entropy {} of {} at most): the weights \
+            "The prediction on held-out {unit}s is nearly uniform now (entropy {} of {} at most): the weights \
                  are destroyed. Use a smaller --lr, and clip.",
             number(entropy),
             number(uniform)
         );
     }
     match (first.direction(), fit.direction()) {
-        (Some(true), Some(true)) => format!("{} fell on held-out conversations.", first.name),
+        (Some(true), Some(true)) => format!("{} fell on held-out {unit}s.", first.name),
         (Some(true), Some(false)) => format!(
-            "{} fell on held-out conversations, and their cross-entropy rose: the model fits them worse. Fewer steps, a \
+            "{} fell on held-out {unit}s, and their cross-entropy rose: the model fits them worse. Fewer steps, a \
                  smaller --lr, or a --beta nearer to 1.",
             first.name
         ),
-        (Some(true), None) => format!(
-            "{} fell on held-out conversations; their cross-entropy did not change clearly.",
-            first.name
-        ),
-        (Some(false), _) => {
-            format!("{} rose on held-out conversations: fewer steps or a smaller --lr.", first.name)
+        (Some(true), None) => {
+            format!("{} fell on held-out {unit}s; their cross-entropy did not change clearly.", first.name)
         }
-        (None, _) => format!("{} did not change clearly on held-out conversations.", first.name),
+        (Some(false), _) => {
+            format!("{} rose on held-out {unit}s: fewer steps or a smaller --lr.", first.name)
+        }
+        (None, _) => format!("{} did not change clearly on held-out {unit}s.", first.name),
     }
 }
 
@@ -238,20 +252,23 @@ mod tests {
     fn a_verdict_looks_at_the_fit_beside_the_trained_scalar() {
         let s = || change("S", 3.0, 2.0, -1.5, -0.5);
         let entropy = || change(ENTROPY, 1.0, 1.0, -0.1, 0.1);
-        let told = |ce: Change| verdict(&[s(), ce, entropy()], 49_152);
+        let told = |ce: Change| verdict(&[s(), ce, entropy()], 49_152, "conversation");
         assert_eq!(told(change(CE, 3.0, 2.5, -0.9, -0.1)), "S fell on held-out conversations.");
         let worse = told(change(CE, 3.0, 3.5, 0.1, 0.9));
         assert!(worse.contains("cross-entropy rose") && worse.contains("smaller --lr"), "{worse}");
         assert!(told(change(CE, 3.0, 2.9, -0.3, 0.2)).contains("did not change clearly"));
         // Interval and mean over tokens disagree: nothing is claimed.
-        assert!(verdict(&[change(CE, 3.0, 3.1, -0.9, -0.1)], 300).contains("did not change clearly"));
-        assert!(verdict(&[change(CE, 3.0, 3.5, 0.1, 0.9)], 300).contains("rose"));
+        assert!(
+            verdict(&[change(CE, 3.0, 3.1, -0.9, -0.1)], 300, "conversation")
+                .contains("did not change clearly")
+        );
+        assert!(verdict(&[change(CE, 3.0, 3.5, 0.1, 0.9)], 300, "conversation").contains("rose"));
     }
 
     #[test]
     fn weights_that_predict_everything_alike_are_no_success() {
         let fell = [change(CE, 15.0, 10.8, -5.0, -3.0), change(ENTROPY, 2.0, 10.8, 8.0, 9.0)];
-        let told = verdict(&fell, 49_152);
+        let told = verdict(&fell, 49_152, "conversation");
         assert!(told.contains("nearly uniform") && told.contains("smaller --lr"), "{told}");
     }
 }

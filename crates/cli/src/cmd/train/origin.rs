@@ -1,4 +1,4 @@
-//! What a fine-tuning was made of, so that it is gone on with under the same settings, files and time only.
+//! What a training was made of, so that it is gone on with under the same settings, files and time only.
 
 use std::fs::File;
 use std::io::Read;
@@ -6,35 +6,37 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rhumb_core::{Manifest, RunFolder};
+use serde::Serialize;
 
-use super::super::SftSettings;
-use super::setup::named;
 use crate::exit::Failure;
 use crate::machine;
 
 /// Key of the manifest for the time that chat templates are told.
 const TIME: &str = "template_unix_s";
 
-/// The manifest of a run of these settings at this time.
-pub(super) fn manifest(s: &SftSettings, template_unix_s: Option<u64>) -> Result<Manifest, Failure> {
-    // What is not said on the command line follows from what is.
-    let told = SftSettings { full: s.lora.is_none(), ..s.clone() };
-    let mut config = serde_json::to_value(&told)
+/// The manifest of a run of these settings on this model and these files, at this time.
+pub(super) fn manifest(
+    name: &str,
+    settings: &impl Serialize,
+    seed: u64,
+    model: &Path,
+    data: &[(&str, Vec<PathBuf>)],
+    template_unix_s: Option<u64>,
+) -> Result<Manifest, Failure> {
+    let mut config = serde_json::to_value(settings)
         .map_err(|e| Failure::usage(format!("the settings have no JSON form: {e}")))?;
     if let Some(seconds) = template_unix_s {
         config[TIME] = seconds.into();
     }
     let mut versions = machine::versions();
-    let (model, data) = named(s)?;
     versions.insert("model".into(), files(&model_files(model)?)?);
-    versions.insert("data".into(), files(&[data.to_owned()])?);
-    if let Some(path) = &s.eval_data {
-        versions.insert("eval data".into(), files(std::slice::from_ref(path))?);
+    for (name, paths) in data {
+        versions.insert((*name).to_owned(), files(paths)?);
     }
     Ok(Manifest {
-        name: "train/sft".into(),
+        name: name.to_owned(),
         config,
-        seeds: vec![s.seed],
+        seeds: vec![seed],
         versions,
         machine: machine::describe(machine::threads()),
         started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).ok().map(|d| d.as_secs_f64()),
