@@ -1,7 +1,7 @@
 //! Fine-tuning of language models: the GEM loss family, conversations, packing, evaluation.
 //!
 //! # Example
-//! From lines of JSON to a trained model, here a tiny one over bytes. [`rhumb_core::run`] drives the same steps with
+//! From lines of JSON to a trained model, here a tiny one over bytes. [`rhumb_core::run()`] drives the same steps with
 //! checkpoints, budgets and observers.
 //!
 //! ```

@@ -251,6 +251,55 @@ fn the_memory_of_each_optimizer_follows_from_parameters_and_blocks() {
 }
 
 #[test]
+fn a_row_that_cannot_be_used_is_shown_and_left_out_with_its_line_and_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let data = dir.path().join("d.jsonl");
+    let row = |i: usize, more: &str| {
+        format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"Hi {i}\"}},\
+             {{\"role\":\"assistant\",\"content\":\"Yo\"}}]{more}}}\n"
+        )
+    };
+    let tools = ",\"tools\":[{\"name\":\"f\"}]";
+    let text: String = (0..12).map(|i| row(i, if i == 1 { tools } else { "" })).collect();
+    fs::write(&data, text).unwrap();
+    let (d, out) = (data.to_str().unwrap(), dir.path().join("run"));
+    let words = "line 2: the chat template leaves out the row's tools";
+    let shown = rhumb(&["data", "preview", "--model", &m, "--data", d, "--json"]).json();
+    assert!(shown[1]["unusable"].as_str().unwrap().contains(words), "{shown}");
+    assert!(shown[2]["trained"].as_u64().unwrap() > 0);
+    let o = out.to_str().unwrap();
+    let r = rhumb(&[
+        "train",
+        "sft",
+        "--model",
+        &m,
+        "--data",
+        d,
+        "--held-out",
+        "2",
+        "--steps",
+        "1",
+        "--batch",
+        "1",
+        "--tokens",
+        "64",
+        "--out",
+        o,
+    ]);
+    assert!(
+        r.code == 0 && r.err.contains("1 conversation that cannot be used dropped (lines 2)"),
+        "{}",
+        r.err
+    );
+    assert!(r.err.contains(words), "{}", r.err);
+    fs::write(&data, row(0, tools)).unwrap();
+    let r = rhumb(&["data", "preview", "--model", &m, "--data", d]);
+    assert!(r.code == 2 && r.err.contains("line 1: the chat template leaves out"), "{}", r.err);
+}
+
+#[test]
 fn a_preview_marks_what_is_trained_and_stops_before_a_line_it_need_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let m = save(&model(), dir.path());
@@ -269,6 +318,10 @@ fn a_preview_marks_what_is_trained_and_stops_before_a_line_it_need_not_read() {
     assert!(!r.out.contains('\x1b'));
     let one = rhumb(&["data", "preview", "--model", &m, "--data", d, "-n", "1", "--json"]).json();
     assert_eq!((&one[0]["line"], &one[0]["trained"]), (&Json::from(1), &Json::from(4)));
+    let (ids, mask) = (one[0]["ids"].as_array().unwrap(), one[0]["mask"].as_array().unwrap());
+    assert_eq!((Json::from(ids.len()), ids.len()), (one[0]["tokens"].clone(), mask.len()));
+    let (rest, trained) = mask.split_at(mask.len() - 4);
+    assert!(rest.iter().all(|m| m == 0) && trained.iter().all(|m| m == 1), "{mask:?}");
     let r = rhumb(&["data", "preview", "--model", &m, "--data", d]);
     assert!(r.code == 2 && r.err.contains("line 3"), "{}", r.err);
     assert_eq!(rhumb(&["data", "preview", "--model", &m, "--data", "absent.jsonl"]).code, 4);
