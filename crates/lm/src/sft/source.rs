@@ -24,12 +24,12 @@ pub(crate) struct Order {
     rows: usize,
     seed: u64,
     pass: u64,
-    order: Vec<usize>,
+    places: Vec<usize>,
 }
 
 impl Order {
     pub(crate) fn new(rows: usize, seed: u64) -> Self {
-        Order { rows, seed, pass: u64::MAX, order: Vec::new() }
+        Order { rows, seed, pass: u64::MAX, places: Vec::new() }
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -41,11 +41,11 @@ impl Order {
         let n = self.rows as u64;
         if i / n != self.pass {
             self.pass = i / n;
-            self.order.clear();
-            self.order.extend(0..self.rows);
-            Rng::named(self.seed, &format!("order/{}", self.pass)).shuffle(&mut self.order);
+            self.places.clear();
+            self.places.extend(0..self.rows);
+            Rng::named(self.seed, &format!("order/{}", self.pass)).shuffle(&mut self.places);
         }
-        self.order[(i % n) as usize]
+        self.places[(i % n) as usize]
     }
 }
 

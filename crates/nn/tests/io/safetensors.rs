@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
+use rhumb_nn::io::gguf::GgmlType;
 use rhumb_nn::io::safetensors::{read, read_dir, write};
 use rhumb_nn::io::{IoError, TensorData, TensorMap};
 
@@ -32,7 +33,7 @@ fn what_is_written_is_read_back_to_the_bit_in_the_same_order() {
     tensors.insert("z".into(), TensorData::new(vec![2, 3], odd).unwrap());
     tensors.insert("a".into(), TensorData::new(vec![1], vec![7.0]).unwrap());
     tensors.insert("m".into(), TensorData::new(vec![], vec![-2.5]).unwrap());
-    write(&path, &tensors).unwrap();
+    write(&path, &tensors, GgmlType::F32).unwrap();
     let back = read(&path).unwrap();
     assert!(back.keys().eq(tensors.keys()));
     for (name, t) in &tensors {
@@ -68,8 +69,8 @@ fn shards_are_joined_by_their_index() {
     let one = |name: &str, v: f32| {
         TensorMap::from([(name.to_owned(), TensorData { shape: vec![1], data: vec![v] })])
     };
-    write(&dir.path().join("model-00001-of-00002.safetensors"), &one("a", 1.0)).unwrap();
-    write(&dir.path().join("model-00002-of-00002.safetensors"), &one("b", 2.0)).unwrap();
+    write(&dir.path().join("model-00001-of-00002.safetensors"), &one("a", 1.0), GgmlType::F32).unwrap();
+    write(&dir.path().join("model-00002-of-00002.safetensors"), &one("b", 2.0), GgmlType::F32).unwrap();
     let index = dir.path().join("model.safetensors.index.json");
     let list = r#"{"metadata":{"total_size":8},"weight_map":{"b":"model-00002-of-00002.safetensors","a":"model-00001-of-00002.safetensors"}}"#;
     fs::write(&index, list).unwrap();
@@ -129,7 +130,7 @@ fn a_file_cut_anywhere_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("cut.safetensors");
     let t = TensorMap::from([("w".to_owned(), TensorData { shape: vec![4], data: vec![1.0; 4] })]);
-    write(&path, &t).unwrap();
+    write(&path, &t, GgmlType::F32).unwrap();
     let bytes = fs::read(&path).unwrap();
     for n in 0..bytes.len() {
         fs::write(&path, &bytes[..n]).unwrap();
@@ -142,12 +143,34 @@ fn a_failed_write_leaves_the_old_file() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.safetensors");
     let good = TensorMap::from([("w".to_owned(), TensorData { shape: vec![1], data: vec![1.0] })]);
-    write(&path, &good).unwrap();
+    write(&path, &good, GgmlType::F32).unwrap();
     let bad = TensorMap::from([("w".to_owned(), TensorData { shape: vec![2], data: vec![1.0] })]);
-    assert!(write(&path, &bad).is_err());
+    assert!(write(&path, &bad, GgmlType::F32).is_err());
     assert_eq!(read(&path).unwrap(), good);
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     let nowhere = dir.path().join("missing/model.safetensors");
-    let message = write(&nowhere, &good).unwrap_err().to_string();
+    let message = write(&nowhere, &good, GgmlType::F32).unwrap_err().to_string();
     assert!(message.contains("missing") && message.contains("check the path"), "{message}");
+}
+
+#[test]
+fn halves_keep_what_they_can_hold_and_refuse_what_is_too_large() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("half.safetensors");
+    let tensors =
+        |v: f32| TensorMap::from([("a".to_owned(), TensorData { shape: vec![3], data: vec![0.0, -1.5, v] })]);
+    for (dtype, name) in [(GgmlType::F16, "F16"), (GgmlType::BF16, "BF16")] {
+        // 1 + 2^-7 has eight significant bits, which both types hold.
+        write(&path, &tensors(1.007_812_5), dtype).unwrap();
+        assert_eq!(read(&path).unwrap()["a"].data, [0.0, -1.5, 1.007_812_5]);
+        let header = std::fs::read(&path).unwrap();
+        assert!(String::from_utf8_lossy(&header).contains(name));
+    }
+    let error = write(&path, &tensors(1e6), GgmlType::F16).unwrap_err().to_string();
+    assert!(error.contains('a'), "{error}");
+    assert!(
+        write(&path, &tensors(1.0), GgmlType::Q8_0).unwrap_err().to_string().contains("F32, F16 or BF16")
+    );
+    // The good file of before is still there.
+    assert_eq!(read(&path).unwrap()["a"].data[2], 1.007_812_5);
 }
