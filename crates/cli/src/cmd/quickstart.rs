@@ -22,6 +22,7 @@ use serde_json::json;
 use self::done::Done;
 use super::report::folder::{SUMMARY, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
+use crate::lm::from_eval;
 use crate::output::{Global, Output, command_line};
 use crate::progress::Progress;
 use crate::{interrupt, machine, session};
@@ -222,7 +223,8 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         let tail = &t.curve[t.curve.len().saturating_sub(16)..];
         let train_loss = tail.iter().map(|p| p.1).sum::<f64>() / tail.len().max(1) as f64;
         if (optimizer, loss) == (Kind::AdamMini, LossKind::Ce) {
-            control = Some(study.measure(&at_temperature(&model, &t.params, 1.0 / BETA))?);
+            let warm = at_temperature(&model, &t.params, 1.0 / BETA).map_err(from_eval)?;
+            control = Some(study.measure(&warm)?);
         }
         arms.push(Arm {
             name: name.to_owned(),

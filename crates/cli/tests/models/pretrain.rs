@@ -142,3 +142,37 @@ fn shards_of_another_tokenizer_unfinished_ones_and_too_little_text_are_refused()
         &["bad.jsonl, line 2", "missing field `text`"],
     );
 }
+
+#[test]
+fn nothing_that_trains_or_reads_needs_a_network() {
+    let alone = |args: &[&str]| {
+        std::process::Command::new("unshare")
+            .args([&["-rn", env!("CARGO_BIN_EXE_rhumb")], args].concat())
+            .output()
+    };
+    if !alone(&["licenses"]).is_ok_and(|o| o.status.success()) {
+        eprintln!("skipped: network namespaces are not allowed here");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (m, shards) = prepared(dir.path());
+    let chat = crate::train::data(dir.path(), None);
+    let chatty = save(&model(), &dir.path().join("chatty"));
+    let (own, tuned, gguf) = (dir.path().join("own"), dir.path().join("tuned"), dir.path().join("x.gguf"));
+    let sft = ["train", "sft", "--model", &chatty, "--data", &chat, "--tokens", "48", "--held-out", "4"];
+    for args in [
+        args(&m, &shards, &own, &["--steps", "2"]),
+        [&sft[..], &["--steps", "2", "--out", text(&tuned)]].concat(),
+        vec!["generate", &m, "--prompt", "a", "--max-new", "2"],
+        vec!["score", &m, "--text", "abc"],
+        vec!["model", "info", &m],
+        vec!["model", "export", &chatty, "--format", "gguf", "--out", text(&gguf)],
+        vec!["data", "preview", "--model", &chatty, "--data", &chat],
+        vec!["plan", "--model", &m],
+        vec!["report", text(&own)],
+        vec!["doctor"],
+    ] {
+        let out = alone(&args).unwrap();
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+}

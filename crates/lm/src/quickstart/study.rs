@@ -2,13 +2,13 @@
 
 use rhumb_core::EvalError;
 use rhumb_nn::loss::LossKind;
-use rhumb_nn::model::{Decoder, DecoderConfig, ModelError, TokenBatch, score};
+use rhumb_nn::model::{Decoder, DecoderConfig, ModelError};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
 
 use super::corpus::{Corpus, Words};
-use crate::data::{Example, PackedBatch, pack};
+use crate::data::Example;
 use crate::gem::Summary;
-use crate::sft::SftConfig;
+use crate::sft::{HeldOut, SftConfig};
 
 /// Tokens of a packed row.
 pub const TOKENS: usize = 64;
@@ -98,7 +98,9 @@ pub struct Measures {
 pub fn measure(model: &Decoder, params: &[f32], corpus: &Corpus) -> Result<Measures, EvalError> {
     let documents: Vec<Example> =
         corpus.held_out.iter().flat_map(|h| h.question.documents(&corpus.words)).collect();
-    let tokens = token_scores(model, params, &documents)?;
+    let held_out =
+        HeldOut::new(&documents, TOKENS, LossKind::Ce).map_err(|e| EvalError::Unsupported(e.to_string()))?;
+    let tokens = held_out.score(model, params, &[])?.documents;
     let chance: Vec<f64> = tokens.iter().map(|t| (-t.iter().map(|s| s.ce).sum::<f64>()).exp()).collect();
     let mut out = Measures { ce: 0.0, entropy: 0.0, right: 0.0, pass: [0.0; 3], coverage: 0.0 };
     let mut wanted = Vec::new();
@@ -129,43 +131,27 @@ fn among(p: f64, k: u32) -> f64 {
     1.0 - (1.0 - p.min(1.0)).powi(k as i32)
 }
 
-fn token_scores(
-    model: &Decoder,
-    params: &[f32],
-    documents: &[Example],
-) -> Result<Vec<Vec<rhumb_nn::loss::RowStats>>, EvalError> {
-    let rows = pack(documents, TOKENS).map_err(|e| EvalError::Unsupported(e.to_string()))?;
-    let mut out = vec![Vec::new(); documents.len()];
-    for rows in rows.chunks(16) {
-        let batch: TokenBatch = PackedBatch::new(documents, rows, TOKENS).into();
-        let mut owner = vec![0; rows.len() * TOKENS];
-        for (r, row) in rows.iter().enumerate() {
-            let mut at = r * TOKENS;
-            for &i in &row.examples {
-                let n = documents[i].ids.len();
-                owner[at..at + n].fill(i);
-                at += n;
-            }
-        }
-        for t in score(model, params, &[], &batch, LossKind::Ce)? {
-            out[owner[t.row]].push(t.stats);
-        }
-    }
-    Ok(out)
-}
-
 /// The parameters whose scores are those of `params` divided by `temperature`: sampling them at temperature 1
 /// is sampling the model at `temperature`.
 ///
 /// Scaling the last norm, with its offset where it has one, scales every score, since the head is linear.
-pub fn at_temperature(model: &Decoder, params: &[f32], temperature: f64) -> Vec<f32> {
+///
+/// # Errors
+/// A model without a last norm that is known here: it would be its own control.
+pub fn at_temperature(model: &Decoder, params: &[f32], temperature: f64) -> Result<Vec<f32>, EvalError> {
     let mut out = params.to_vec();
+    let mut found = false;
     for name in ["model.norm.weight", "ln_f.weight", "ln_f.bias"] {
         if let Some(norm) = model.layout().find(name) {
             out[norm.range.clone()].iter_mut().for_each(|w| *w = (f64::from(*w) / temperature) as f32);
+            found = true;
         }
     }
-    out
+    if found {
+        Ok(out)
+    } else {
+        Err(EvalError::Unsupported("the model has no last norm that a temperature could go into".into()))
+    }
 }
 
 #[cfg(test)]
@@ -192,9 +178,9 @@ mod tests {
         let model = decoder(&corpus.words).unwrap();
         let params = init(model.layout(), 3, 0.3, 1);
         let plain = measure(&model, &params, &corpus).unwrap();
-        let warm = measure(&model, &at_temperature(&model, &params, 2.0), &corpus).unwrap();
+        let warm = measure(&model, &at_temperature(&model, &params, 2.0).unwrap(), &corpus).unwrap();
         assert!(warm.entropy > plain.entropy + 0.1, "{plain:?} {warm:?}");
-        let same = measure(&model, &at_temperature(&model, &params, 1.0), &corpus).unwrap();
+        let same = measure(&model, &at_temperature(&model, &params, 1.0).unwrap(), &corpus).unwrap();
         assert_eq!(plain, same);
     }
 }

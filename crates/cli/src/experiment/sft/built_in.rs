@@ -14,6 +14,7 @@ use super::{CONTROL, Measured, StudySettings, drive, name};
 use crate::cmd::train::Loss;
 use crate::cmd::train::sft::setup;
 use crate::exit::{Code, Failure};
+use crate::lm::from_eval;
 use crate::session::Context;
 
 /// The generated language, and the training that all arms start from.
@@ -74,7 +75,8 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
         drive(ctx, name(loss), steps, &mut sft)?;
         arms.push((name(loss), values(&measured(sft.params())?)));
         if loss == Loss::Ce {
-            let warm = at_temperature(&model, sft.params(), control_temperature(s.sft.beta));
+            let warm =
+                at_temperature(&model, sft.params(), control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(values(&measured(&warm)?));
         }
     }

@@ -10,7 +10,7 @@ use super::{CONTROL, Measured, StudySettings, drive, name};
 use crate::cmd::train::Loss;
 use crate::cmd::train::sft::setup;
 use crate::exit::{Code, Failure};
-use crate::lm::LanguageModel;
+use crate::lm::{LanguageModel, from_eval};
 use crate::session::Context;
 
 const NAMES: &[&str] = &["ce", "entropy", "surrogate"];
@@ -48,7 +48,7 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
         let params = if t.model.is_adapted() { t.model.merge(&t.frozen, &t.params) } else { t.params };
         arms.push((name(loss), measured(&plain, &params)?));
         if loss == Loss::Ce {
-            let warm = at_temperature(&plain, &params, control_temperature(s.sft.beta));
+            let warm = at_temperature(&plain, &params, control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(measured(&plain, &warm)?);
         }
     }
