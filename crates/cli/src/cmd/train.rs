@@ -1,5 +1,6 @@
 //! `rhumb train`.
 
+mod blocks;
 mod finished;
 pub(crate) mod memory;
 mod origin;

@@ -213,8 +213,10 @@ fn verdict(changes: &[Change], vocab: usize, unit: &str) -> String {
     // Twice the same rule: what was trained, and the measure of fit where these are not one.
     let fit = changes.iter().find(|c| c.name == CE).unwrap_or(first);
     let uniform = (vocab as f64).ln();
-    let entropy = changes.iter().find(|c| c.name == ENTROPY).map_or(0.0, |c| c.after);
-    if entropy > 0.98 * uniform {
+    let (before, entropy) =
+        changes.iter().find(|c| c.name == ENTROPY).map_or((0.0, 0.0), |c| (c.before, c.after));
+    // Fresh weights begin there.
+    if entropy > 0.98 * uniform && before <= 0.98 * uniform {
         return format!(
             "The prediction on held-out {unit}s is nearly uniform now (entropy {} of {} at most): the weights \
                  are destroyed. Use a smaller --lr, and clip.",
@@ -270,5 +272,7 @@ mod tests {
         let fell = [change(CE, 15.0, 10.8, -5.0, -3.0), change(ENTROPY, 2.0, 10.8, 8.0, 9.0)];
         let told = verdict(&fell, 49_152, "conversation");
         assert!(told.contains("nearly uniform") && told.contains("smaller --lr"), "{told}");
+        let fresh = [change(CE, 10.8, 10.7, -0.2, -0.1), change(ENTROPY, 10.8, 10.79, -0.1, 0.1)];
+        assert_eq!(verdict(&fresh, 49_152, "window"), "cross-entropy fell on held-out windows.");
     }
 }

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::finished::Finished;
 use super::memory::Estimate;
 use super::sft::setup::memory;
-use super::{Place, SftSettings, origin};
+use super::{Place, SftSettings, blocks, origin};
 use crate::cmd::report::folder::{SUMMARY, Summary, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
 use crate::lm::LanguageModel;
@@ -124,6 +124,7 @@ impl<'a> Session<'a> {
         manifest: &Manifest,
         stop: &AtomicBool,
     ) -> Result<Output, Failure> {
+        blocks::tell(&config.optimizer, sft.model().layout(), self.global)?;
         let folder = RunFolder::create(&self.out, self.place.resume)?;
         let before = self.evaluate(&sft)?;
         let outcome = self.drive(&mut sft, config, &folder, manifest, stop)?;
