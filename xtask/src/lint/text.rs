@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 /// A file this long has usually lost its reader.
 const LONG: usize = 600;
 
-/// Folders for one machine or one person.
-const MACHINE: [&str; 4] = ["/home/", "/root/", "/Users/", "/tmp/"];
+/// Folders for one machine or one person. Written in pieces, or a search for them would find this file.
+const MACHINE: [&str; 4] =
+    [concat!("/ho", "me/"), concat!("/ro", "ot/"), concat!("/Us", "ers/"), concat!("/t", "mp/")];
 
 /// Words of unfinished work. Written in pieces, or this file would find itself.
 const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
@@ -180,7 +181,7 @@ mod tests {
             "target/tmp/x",
             "$XDG/tmp/x",
             "${A}/home/x",
-            "~/root/x",
+            concat!("~/ro", "ot/x"),
             "a/*/tmp/b",
         ] {
             assert!(found("docs/a.md", line).errors.is_empty(), "{line}");
