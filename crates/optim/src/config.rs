@@ -126,7 +126,10 @@ impl OptimizerConfig {
     pub fn validate(&self) -> Result<(), OptimError> {
         at_least_zero("lr", self.lr)?;
         self.own_settings_only()?;
-        self.groups.iter().try_for_each(GroupConfig::check)?;
+        for group in &self.groups {
+            group.check()?;
+            group.settings(self).validate()?;
+        }
         match self.kind {
             Kind::Sgd => self.sgd().map(|_| ()),
             Kind::AdamMini => self.names.check(self.preset).and_then(|()| self.adam().map(|_| ())),
@@ -198,6 +201,27 @@ impl OptimizerConfig {
             }
         }
         Ok(())
+    }
+
+    /// The same settings for another optimizer, without those that it does not have.
+    pub(crate) fn of_kind(self, kind: Kind) -> Self {
+        let d = OptimizerConfig::default();
+        let adam = !matches!(kind, Kind::Lion | Kind::Adafactor);
+        OptimizerConfig {
+            kind,
+            beta1: if adam { self.beta1 } else { d.beta1 },
+            beta2: if adam { self.beta2 } else { d.beta2 },
+            eps: if adam { self.eps } else { d.eps },
+            momentum: 0.0,
+            nesterov: false,
+            names: if kind == Kind::AdamMini { self.names } else { d.names },
+            state: if matches!(kind, Kind::AdamMini | Kind::AdamW) { self.state } else { d.state },
+            lion: None,
+            adafactor: None,
+            muon: None,
+            slim_adam: None,
+            ..self
+        }
     }
 
     /// Builds the optimizer for a layout.

@@ -1,4 +1,4 @@
-//! Parameter groups: learning rate, weight decay and freezing by name or role.
+//! Parameter groups: rule, learning rate, weight decay and freezing by name or role.
 
 use rhumb_core::{Block, CheckpointError, Layout, Optimizer, Role, StateReader, StateWriter};
 use rhumb_linalg::Real;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
 use crate::config::at_least_zero;
-use crate::{OptimError, OptimizerConfig};
+use crate::{Kind, OptimError, OptimizerConfig};
 
 /// What is different for some tensors. A tensor belongs to the first group that matches it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -17,6 +17,13 @@ pub struct GroupConfig {
     pub names: Vec<String>,
     /// Roles, e.g. `"embed"`, `"norm"`, `"query"`.
     pub roles: Vec<String>,
+    /// Another optimizer with its default settings, e.g. `"sgd"`; decay, `beta1`, `beta2` and `eps` go on where it has
+    /// them. Absent: as outside the group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    /// Momentum, where the group's optimizer is SGD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub momentum: Option<f64>,
     /// Learning rate divided by that of the run.
     pub lr_ratio: f64,
     /// Weight decay of every tensor of the group, norms and biases included; absent: as outside the group.
@@ -28,7 +35,15 @@ pub struct GroupConfig {
 
 impl Default for GroupConfig {
     fn default() -> Self {
-        GroupConfig { names: Vec::new(), roles: Vec::new(), lr_ratio: 1.0, weight_decay: None, frozen: false }
+        GroupConfig {
+            names: Vec::new(),
+            roles: Vec::new(),
+            kind: None,
+            momentum: None,
+            lr_ratio: 1.0,
+            weight_decay: None,
+            frozen: false,
+        }
     }
 }
 
@@ -80,6 +95,23 @@ impl GroupConfig {
         }
     }
 
+    /// The settings of the run with what is different in this group.
+    pub(crate) fn settings(&self, run: &OptimizerConfig) -> OptimizerConfig {
+        let mut own = OptimizerConfig {
+            weight_decay: self.weight_decay.unwrap_or(run.weight_decay),
+            decay_everywhere: self.weight_decay.is_some() || run.decay_everywhere,
+            groups: Vec::new(),
+            ..run.clone()
+        };
+        if let Some(kind) = self.kind.filter(|k| *k != run.kind) {
+            own = own.of_kind(kind);
+        }
+        if let Some(momentum) = self.momentum {
+            own.momentum = momentum;
+        }
+        own
+    }
+
     fn holds(&self, b: &Block) -> bool {
         self.names.iter().any(|n| WildMatch::new(n).matches(&b.name))
             || self.roles.iter().any(|r| r == role_name(b.role))
@@ -110,14 +142,7 @@ pub(crate) fn cut(config: &OptimizerConfig, layout: &Layout) -> Result<Vec<Group
         members: Vec::new(),
     };
     let mut groups = vec![empty(base.clone(), 1.0, false)];
-    groups.extend(config.groups.iter().map(|g| {
-        let own = OptimizerConfig {
-            weight_decay: g.weight_decay.unwrap_or(base.weight_decay),
-            decay_everywhere: g.weight_decay.is_some() || base.decay_everywhere,
-            ..base.clone()
-        };
-        empty(own, g.lr_ratio, g.frozen)
-    }));
+    groups.extend(config.groups.iter().map(|g| empty(g.settings(&base), g.lr_ratio, g.frozen)));
     for (i, b) in layout.blocks().iter().enumerate() {
         let at = config.groups.iter().position(|g| g.holds(b)).map_or(0, |at| at + 1);
         groups[at].layout.push(b.name.clone(), &b.shape, b.role);
@@ -147,6 +172,9 @@ pub(crate) struct Grouped<T> {
 #[serde(deny_unknown_fields)]
 struct GroupsMeta {
     members: Vec<Vec<String>>,
+    /// The optimizer of each group; absent in states of a single optimizer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kinds: Vec<String>,
 }
 
 impl<T: Real> Grouped<T> {
@@ -168,7 +196,12 @@ impl<T: Real> Grouped<T> {
 
     fn meta(&self) -> GroupsMeta {
         let names = |o: &dyn Optimizer<T>| o.layout().blocks().iter().map(|b| b.name.clone()).collect();
-        GroupsMeta { members: self.parts.iter().map(|(_, o)| names(&**o)).collect() }
+        let kinds: Vec<String> = self.parts.iter().map(|(_, o)| o.name().to_owned()).collect();
+        let mixed = kinds.iter().any(|k| k != self.name);
+        GroupsMeta {
+            members: self.parts.iter().map(|(_, o)| names(&**o)).collect(),
+            kinds: if mixed { kinds } else { Vec::new() },
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use rhumb_core::Judgement;
 use serde_json::json;
 
 use super::claim_table;
@@ -48,15 +49,21 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
             .judgement
             .as_ref()
             .ok_or_else(|| Failure::usage(format!("{}: the run ended without a verdict", source.name)))?;
-        differs += usize::from(!judgement.as_expected());
-        let mark = if judgement.as_expected() { "" } else { "  <- differs" };
+        let as_recorded = judgement.as_expected() && result.controls.iter().all(Judgement::as_expected);
+        differs += usize::from(!as_recorded);
+        let mark = if as_recorded { "" } else { "  <- differs" };
         let statement = recipe.claim.statement.clone().unwrap_or_default();
         let found = format!("{}{mark}", judgement.verdict.word());
         rows.push((source.name.clone(), statement, judgement.expect, Some(found)));
         sentences.push_str(&format!("{}: {}\n", source.name, judgement.sentence));
+        for c in &result.controls {
+            let mark = if c.as_expected() { "" } else { "  <- differs" };
+            sentences.push_str(&format!("  control: {}{mark}\n", c.sentence));
+        }
         list.push(json!({
             "recipe": source.name, "statement": recipe.claim.statement, "recorded": judgement.expect,
-            "outcome": judgement.verdict, "as_recorded": judgement.as_expected(), "judgement": judgement,
+            "outcome": judgement.verdict, "as_recorded": as_recorded, "judgement": judgement,
+            "controls": result.controls,
         }));
     }
     let verdict = match differs {

@@ -23,6 +23,7 @@ use std::path::PathBuf;
 
 use rhumb_core::Verdict;
 
+use crate::report::metric_table;
 use crate::session::RunResult;
 use crate::table::Table;
 
@@ -37,16 +38,20 @@ pub(crate) fn summary(result: &RunResult, folder: Option<&PathBuf>) -> String {
             }
         }
     }
+    if let Some(t) = metric_table(result).filter(|_| result.seeds.len() > 1) {
+        out.push_str(&format!("{}\n", t.render()));
+    }
     if let Some(statement) = &result.statement {
         out.push_str(&format!("paper's claim  {statement}\n"));
     }
-    if let Some(j) = &result.judgement {
+    let outcome = result.judgement.iter().map(|j| ("outcome", j));
+    for (what, j) in outcome.chain(result.controls.iter().map(|j| ("control", j))) {
         let record = match (result.changed.is_empty(), j.as_expected()) {
             (true, true) => format!("as recorded: {}", j.expect.word()),
             (true, false) => format!("NOT as recorded: {}", j.expect.word()),
             (false, _) => format!("not the recorded settings: {}", result.changed.join(" ")),
         };
-        out.push_str(&format!("outcome        {} ({record})\n", j.sentence));
+        out.push_str(&format!("{what:<15}{} ({record})\n", j.sentence));
     }
     if let Some(words) = result.recorded.as_ref().filter(|_| result.changed.is_empty()) {
         out.push_str(&format!("our verdict    {words}\n"));

@@ -57,6 +57,9 @@ pub(crate) struct Recipe {
     pub(crate) budget: BudgetSettings,
     /// The statement that the run tests.
     pub(crate) claim: Claim,
+    /// What has to come out as well for the claim to mean something, e.g. that a bad optimizer is found to be bad.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) controls: Vec<Claim>,
 }
 
 /// The `[budget]` of a recipe.
@@ -136,7 +139,9 @@ impl Source {
         let place = locate::Place { file: &self.file, text: &self.text, overlay: size.key(), set: &set };
         let recipe: Recipe = serde_path_to_error::deserialize(table)
             .map_err(|e| wrong(place.describe(&e.path().to_string(), e.inner().message())))?;
-        recipe.claim.validate().map_err(|e| wrong(format!("{}: {e}", self.file)))?;
+        for claim in std::iter::once(&recipe.claim).chain(&recipe.controls) {
+            claim.validate().map_err(|e| wrong(format!("{}: {e}", self.file)))?;
+        }
         if recipe.budget.seeds.is_empty() {
             return Err(wrong(place.describe("budget.seeds", "give at least one seed")));
         }

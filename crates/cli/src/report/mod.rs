@@ -9,7 +9,7 @@ mod run;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::plot::{BarPlot, LinePlot, Series};
-pub(crate) use self::run::{arms, of_run};
+pub(crate) use self::run::{arms, metric_table, of_run};
 use crate::table::Table;
 
 /// How a verdict is coloured.

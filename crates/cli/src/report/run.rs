@@ -78,6 +78,12 @@ fn verdicts(report: &mut Report, result: &RunResult) {
         (Tone::Bad, format!("while the record says: {}", j.expect.word()))
     };
     report.verdict(tone, format!("{found}, {record}. {}.", j.sentence));
+    for c in &result.controls {
+        let known = c.as_expected() || !result.changed.is_empty();
+        let record = if known { String::new() } else { format!(" The record says: {}.", c.expect.word()) };
+        let tone = if known { Tone::Plain } else { Tone::Bad };
+        report.verdict(tone, format!("Control: {}.{record}", c.sentence));
+    }
     if let Some(words) = result.recorded.as_ref().filter(|_| result.changed.is_empty()) {
         report.verdict(Tone::Plain, format!("Our verdict on record: {words}"));
     }
@@ -86,7 +92,8 @@ fn verdicts(report: &mut Report, result: &RunResult) {
 /// With more seeds than this, their range says more than a wide table.
 const SEED_COLUMNS: usize = 4;
 
-fn metric_table(result: &RunResult) -> Option<Table> {
+/// Every metric with its mean and its spread over the seeds.
+pub(crate) fn metric_table(result: &RunResult) -> Option<Table> {
     let first = result.seeds.first()?;
     let n = result.seeds.len();
     let mut header = vec!["metric".to_owned(), if n > 1 { "mean" } else { "value" }.to_owned()];

@@ -13,6 +13,7 @@ use rhumb_core::{
 
 pub(crate) use self::result::{RunResult, SeedResult, paired};
 use crate::exit::{Code, Failure};
+use crate::experiment::Metrics;
 use crate::output::Global;
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Size};
@@ -44,6 +45,7 @@ pub(crate) struct Context<'a> {
     pub(crate) seed: u64,
     /// Limits of every arm.
     pub(crate) budget: Budget,
+    first: Option<Metrics>,
     folder: Option<PathBuf>,
     resume: bool,
     manifest: &'a Manifest,
@@ -54,6 +56,11 @@ pub(crate) struct Context<'a> {
 }
 
 impl Context<'_> {
+    /// What the first seed of the run measured; `None` for that seed itself.
+    pub(crate) fn first_of(&self, metric: &str) -> Option<f64> {
+        self.first.as_ref().and_then(|m| m.get(metric))
+    }
+
     /// Runs an arm to its end, or goes on where its last checkpoint stands. Its folder is `seed-N/ARM`.
     ///
     /// # Errors
@@ -159,7 +166,7 @@ pub(crate) fn execute(plan: &Plan<'_>, global: Global) -> Result<RunResult, Fail
     };
     let seeds =
         all_seeds(plan, &manifest, folder.as_ref(), &mut writer, global, stop, &mut result, &mut total);
-    let seeds = seeds.and_then(|()| result.judge(&plan.recipe.claim));
+    let seeds = seeds.and_then(|()| result.judge(&plan.recipe.claim, &plan.recipe.controls));
     if let Err(e) = &seeds {
         let interrupted = e.code == Code::Interrupted;
         total.reason = if interrupted { StopReason::Interrupted } else { StopReason::Failed };
@@ -196,6 +203,7 @@ fn all_seeds(
         let mut ctx = Context {
             seed,
             budget: Budget { steps: budget.steps, wall_s: budget.wall_s },
+            first: result.seeds.first().map(|s| s.metrics.clone()),
             folder: folder.map(|f| f.path().join(format!("seed-{seed}"))),
             resume: plan.resume,
             manifest,

@@ -46,6 +46,9 @@ pub(crate) struct RunResult {
     pub(crate) seeds: Vec<SeedResult>,
     /// The verdict on the claim, when all seeds are done.
     pub(crate) judgement: Option<Judgement>,
+    /// The verdicts on the controls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) controls: Vec<Judgement>,
 }
 
 impl RunResult {
@@ -64,6 +67,7 @@ impl RunResult {
             changed: changed.to_vec(),
             seeds: Vec::new(),
             judgement: None,
+            controls: Vec::new(),
         }
     }
 
@@ -78,11 +82,18 @@ impl RunResult {
         self.values(metric).and_then(|v| stats::mean_sd(&v)).map(|(m, _)| m)
     }
 
-    /// Judges the claim: by the number with one seed, by a 95 % interval over paired seeds with several.
+    /// Judges the claim and its controls.
     ///
     /// # Errors
     /// A metric that no seed recorded is a slip of the recipe, not an open question.
-    pub(crate) fn judge(&mut self, claim: &Claim) -> Result<(), Failure> {
+    pub(crate) fn judge(&mut self, claim: &Claim, controls: &[Claim]) -> Result<(), Failure> {
+        self.controls = controls.iter().map(|c| self.judged(c)).collect::<Result<_, _>>()?;
+        self.judgement = Some(self.judged(claim)?);
+        Ok(())
+    }
+
+    /// By the number with one seed, by a 95 % interval over paired seeds with several.
+    fn judged(&self, claim: &Claim) -> Result<Judgement, Failure> {
         for name in std::iter::once(&claim.metric).chain(claim.versus.as_ref().map(|v| &v.metric)) {
             if !self.seeds.iter().any(|s| s.metrics.get(name).is_some()) {
                 let known: Vec<&str> = self
@@ -98,11 +109,10 @@ impl RunResult {
             }
         }
         let mean = |name: &str| self.mean(name);
-        self.judgement = Some(match self.interval(claim) {
+        Ok(match self.interval(claim) {
             Some(interval) => claim.judge_interval(interval, &mean),
             None => claim.judge(&mean),
-        });
-        Ok(())
+        })
     }
 
     /// With a control, the seeds are paired: the interval is that of the difference, put at the mean bound.
@@ -179,6 +189,7 @@ mod tests {
             changed: Vec::new(),
             seeds: seeds.collect(),
             judgement: None,
+            controls: Vec::new(),
         }
     }
 
@@ -191,7 +202,8 @@ mod tests {
 
     fn verdict(pairs: &[(f64, f64)]) -> Verdict {
         let mut r = result(pairs);
-        r.judge(&claim("ours", "control")).unwrap();
+        r.judge(&claim("ours", "control"), &[claim("control", "ours")]).unwrap();
+        assert_eq!(r.controls.len(), 1);
         r.judgement.unwrap().verdict
     }
 
@@ -221,7 +233,7 @@ mod tests {
     fn a_metric_that_no_seed_measured_is_an_error_and_one_that_is_not_finite_leaves_the_claim_open() {
         let mut r = result(&[(0.0, 1.0)]);
         for c in [claim("our", "control"), claim("ours", "contol")] {
-            let error = r.judge(&c).unwrap_err().to_string();
+            let error = r.judge(&c, &[]).unwrap_err().to_string();
             assert!(error.contains("it measured control, ours"), "{error}");
         }
         assert_eq!(verdict(&[(f64::NAN, 1.0)]), Verdict::Open);

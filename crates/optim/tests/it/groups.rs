@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rhumb_core::{Layout, Optimizer, Role, StateReader, StateWriter};
 use rhumb_linalg::rng::Rng;
-use rhumb_optim::{GroupConfig, Kind, OptimizerConfig};
+use rhumb_optim::{GroupConfig, Kind, OptimizerConfig, StateFormat};
 
 fn layout() -> Layout {
     let mut l = Layout::new();
@@ -169,4 +169,39 @@ fn grouped_state_resumes_bit_for_bit_and_other_groups_are_refused() {
         let e = b.load(&mut save(&*plain)).unwrap_err().to_string();
         assert!(e.contains("no parameter groups"), "{e}");
     }
+}
+
+#[test]
+fn a_group_may_have_another_optimizer() {
+    let l = layout();
+    for kind in KINDS {
+        let group = GroupConfig { kind: Some(Kind::Sgd), momentum: Some(0.9), ..names(&["h.?.mlp"]) };
+        let mixed = run(&config(kind, vec![group]), &l);
+        let sgd = run(&OptimizerConfig { momentum: 0.9, ..config(Kind::Sgd, vec![]) }, &l);
+        let plain = run(&config(kind, vec![]), &l);
+        for (block, want) in l.blocks().iter().zip([&plain, &plain, &sgd, &sgd, &plain]) {
+            assert_eq!(mixed[block.range.clone()], want[block.range.clone()], "{kind:?} {}", block.name);
+        }
+        if kind != Kind::Sgd {
+            assert_ne!(mixed, plain, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn settings_of_the_run_that_the_group_s_optimizer_does_not_have_stay_outside() {
+    let l = layout();
+    let base = OptimizerConfig { beta2: 0.95, state: StateFormat::Bf16, ..config(Kind::AdamMini, vec![]) };
+    for kind in KINDS {
+        let group = GroupConfig { kind: Some(kind), ..roles(&["embed"]) };
+        let grouped = OptimizerConfig { groups: vec![group], ..base.clone() };
+        let mut o = grouped.build::<f64>(&l).unwrap();
+        o.step(0.01, &mut random(l.len(), 1), &random(l.len(), 2));
+        assert_eq!(o.state_bytes(), grouped.state_bytes(&l, 8).unwrap(), "{kind:?}");
+    }
+    let momentum = GroupConfig { momentum: Some(0.9), ..roles(&["embed"]) };
+    let error = config(Kind::AdamW, vec![momentum]).validate().unwrap_err().to_string();
+    assert!(error.contains("momentum"), "{error}");
+    let wrong = GroupConfig { kind: Some(Kind::Sgd), momentum: Some(1.5), ..roles(&["embed"]) };
+    assert!(config(Kind::AdamW, vec![wrong]).validate().is_err());
 }

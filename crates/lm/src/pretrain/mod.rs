@@ -1,4 +1,7 @@
-//! Pre-training on token shards: windows of a long stream instead of conversations.
+//! Pre-training: windows of a long stream of tokens instead of conversations.
+
+pub mod characters;
+pub mod tale;
 
 use rhumb_core::EvalError;
 use rhumb_nn::io::IoError;
@@ -8,6 +11,57 @@ use rhumb_nn::model::TokenBatch;
 use crate::data::Example;
 use crate::sft::{Order, SftError, Source};
 
+/// A long sequence of tokens.
+pub trait TokenStream: Send {
+    /// Tokens of the whole stream.
+    fn len(&self) -> u64;
+
+    /// True without any token.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The token at which a document ends, if documents are kept apart.
+    fn eos(&self) -> Option<u32>;
+
+    /// Fills `out` with the tokens from place `at` on.
+    ///
+    /// # Errors
+    /// [`IoError`] when the window ends after the last token or cannot be read.
+    fn read(&self, at: u64, out: &mut [u32]) -> Result<(), IoError>;
+}
+
+impl TokenStream for TokenShards {
+    fn len(&self) -> u64 {
+        TokenShards::len(self)
+    }
+    fn eos(&self) -> Option<u32> {
+        self.info().eos
+    }
+    fn read(&self, at: u64, out: &mut [u32]) -> Result<(), IoError> {
+        TokenShards::read(self, at, out)
+    }
+}
+
+/// Tokens in memory, one document.
+impl TokenStream for Vec<u32> {
+    fn len(&self) -> u64 {
+        Vec::len(self) as u64
+    }
+    fn eos(&self) -> Option<u32> {
+        None
+    }
+    fn read(&self, at: u64, out: &mut [u32]) -> Result<(), IoError> {
+        let from = usize::try_from(at).ok().and_then(|at| self.get(at..)?.get(..out.len()));
+        let from = from.ok_or_else(|| IoError::Missing {
+            path: "tokens in memory".into(),
+            what: format!("end before {} tokens from place {at} on", out.len()),
+        })?;
+        out.copy_from_slice(from);
+        Ok(())
+    }
+}
+
 /// Consecutive windows of a token stream, in a seeded order drawn anew for every pass.
 ///
 /// Window `w` begins at token `w * len`; its targets are the tokens one place later, so every token but the first is
@@ -16,7 +70,7 @@ use crate::sft::{Order, SftError, Source};
 /// # Cost
 /// One read of `2 (len + 1)` or `4 (len + 1)` bytes per row; 8 bytes per window for the order.
 pub struct Windows {
-    shards: TokenShards,
+    stream: Box<dyn TokenStream>,
     len: usize,
     order: Order,
     held_out: usize,
@@ -30,22 +84,22 @@ impl Windows {
     /// # Errors
     /// A stream too short, or separation without an end token in the shards.
     pub fn new(
-        shards: TokenShards,
+        stream: impl TokenStream + 'static,
         len: usize,
         held_out: usize,
         separate: bool,
         seed: u64,
     ) -> Result<Self, SftError> {
         // The last target of the last window needs one token more.
-        let windows = usize::try_from(shards.len().saturating_sub(1)).unwrap_or(usize::MAX) / len.max(1);
+        let windows = usize::try_from(stream.len().saturating_sub(1)).unwrap_or(usize::MAX) / len.max(1);
         if windows <= held_out {
             return Err(SftError::Setting(format!(
                 "{} tokens make {windows} windows of {len}, of which {held_out} are held out: that leaves none to \
                  train on; take more text, shorter windows or hold out fewer",
-                shards.len()
+                stream.len()
             )));
         }
-        let separate = match (separate, shards.info().eos) {
+        let separate = match (separate, stream.eos()) {
             (false, _) => None,
             (true, Some(eos)) => Some(eos),
             (true, None) => {
@@ -55,7 +109,13 @@ impl Windows {
                 ));
             }
         };
-        Ok(Windows { shards, len, order: Order::new(windows - held_out, seed), held_out, separate })
+        Ok(Windows {
+            stream: Box::new(stream),
+            len,
+            order: Order::new(windows - held_out, seed),
+            held_out,
+            separate,
+        })
     }
 
     /// The held-out windows, every token trained.
@@ -67,7 +127,7 @@ impl Windows {
         (first..first + self.held_out)
             .map(|w| {
                 let mut ids = vec![0; self.len];
-                self.shards.read((w * self.len) as u64, &mut ids)?;
+                self.stream.read((w * self.len) as u64, &mut ids)?;
                 Ok(Example { live: vec![true; self.len], ids, line: w + 1 })
             })
             .collect()
@@ -90,7 +150,7 @@ impl Source for Windows {
         let mut window = vec![0; len + 1];
         for r in 0..rows {
             let at = self.order.at(first + r as u64) as u64 * len as u64;
-            self.shards.read(at, &mut window).map_err(|e| EvalError::Unsupported(e.to_string()))?;
+            self.stream.read(at, &mut window).map_err(|e| EvalError::Unsupported(e.to_string()))?;
             let row = r * len..(r + 1) * len;
             batch.ids[row.clone()].copy_from_slice(&window[..len]);
             batch.targets[row.clone()].copy_from_slice(&window[1..]);
