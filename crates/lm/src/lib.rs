@@ -76,6 +76,7 @@
 //! ```
 
 pub mod data;
+pub mod eval;
 pub mod gem;
 pub mod metrics;
 pub mod pretrain;
