@@ -38,7 +38,8 @@ impl Prompt {
     /// over: some copies of the file give every field to every instruction.
     ///
     /// # Errors
-    /// [`MeasureError::Instruction`] for what is no such line, a kind that is not known or a field that is missing.
+    /// [`MeasureError::Instruction`] for what is no such line, a kind that is not known, or a field that is missing or
+    /// an empty text or list.
     pub fn from_json(line: &str) -> Result<Self, MeasureError> {
         let bad = |reason: String| MeasureError::Instruction { reason };
         let line: Line = serde_json::from_str(line).map_err(|e| bad(format!("not a prompt: {e}")))?;
@@ -62,6 +63,12 @@ impl Prompt {
 fn instruction(id: &str, kwargs: Map<String, Value>) -> Result<Instruction, MeasureError> {
     let kwargs: Map<String, Value> =
         kwargs.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, whole(v))).collect();
+    let empty = |v: &Value| {
+        v.as_str().is_some_and(|s| s.trim().is_empty()) || v.as_array().is_some_and(Vec::is_empty)
+    };
+    if let Some((field, _)) = kwargs.iter().find(|(_, v)| empty(v)) {
+        return Err(MeasureError::Instruction { reason: format!("instruction {id:?}: {field} is empty") });
+    }
     serde_json::from_value(serde_json::json!({ "instruction_id": id, "kwargs": kwargs }))
         .map_err(|e| MeasureError::Instruction { reason: format!("instruction {id:?}: {e}") })
 }

@@ -72,6 +72,8 @@ fn unknown_kinds_and_missing_fields_are_errors_that_name_them() {
     let relation = json!({ "num_words": 3, "relation": "at most" });
     assert!(error("length_constraints:number_words", relation).contains("at most"));
     assert!(error("detectable_format:number_bullet_lists", json!({ "num_bullets": 1.5 })).contains("1.5"));
+    assert!(error("keywords:existence", json!({ "keywords": [] })).contains("keywords is empty"));
+    assert!(error("startend:end_checker", json!({ "end_phrase": " " })).contains("end_phrase is empty"));
     assert!(error("keywords:letter_frequency", json!({ "letter": "ab" })).contains("ab"));
     assert!(
         prompt(&["punctuation:no_comma"], &[]).unwrap_err().to_string().contains("1 instructions have 0")
