@@ -1,4 +1,5 @@
 //! Integration tests of fine-tuning.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod curve;
 mod data;
