@@ -297,7 +297,10 @@ impl Sft {
         s.record.put("eval_entropy", m.entropy);
         s.record.put("eval_surrogate", m.surrogate);
         if self.best.as_ref().is_none_or(|b| m.ce < b.ce) {
-            self.best = Some(Best { step: s.k + 1, ce: m.ce, params: self.params.clone() });
+            // Into the memory of the one before: a third copy of the weights would be the largest moment of a run.
+            let mut params = self.best.take().map_or_else(Vec::new, |b| b.params);
+            params.clone_from(&self.params);
+            self.best = Some(Best { step: s.k + 1, ce: m.ce, params });
         }
         Ok(())
     }
