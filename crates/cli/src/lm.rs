@@ -7,8 +7,8 @@ use rhumb_core::EvalError;
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::template::{ChatTemplate, TemplateError};
 use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
-use rhumb_nn::io::{IoError, TensorData, TensorMap};
-use rhumb_nn::model::{Decoder, DecoderConfig, Family, LoraConfig, load, store};
+use rhumb_nn::io::{IoError, TensorMap};
+use rhumb_nn::model::{Decoder, DecoderConfig, Family, LoraConfig, load};
 
 use crate::exit::{Code, Failure, read_text};
 
@@ -44,9 +44,7 @@ impl LanguageModel {
 
     /// Writes the model with these weights as a folder that [`LanguageModel::open`] reads.
     pub(crate) fn save(&self, params: &[f32], dir: &Path) -> Result<(), Failure> {
-        let mut files = self.files.clone();
-        files.tensors = tensor_map(&self.decoder, params);
-        files.save(dir).map_err(from_io)
+        self.files.save_params(dir, &self.decoder, params).map_err(from_io)
     }
 
     /// The chat template, or the failure that tells what to do without one.
@@ -136,11 +134,6 @@ pub(crate) fn text_side(
 pub(crate) fn eos(tokenizer: &Tokenizer, files: &ModelFiles) -> Vec<u32> {
     let generation = files.generation_config.as_ref();
     eos_ids(tokenizer, files.tokenizer_config.as_ref(), generation, Some(&files.config))
-}
-
-/// Weights under the names of their files.
-pub(crate) fn tensor_map(decoder: &Decoder, params: &[f32]) -> TensorMap {
-    store(decoder, params).into_iter().map(|(name, shape, data)| (name, TensorData { shape, data })).collect()
 }
 
 /// Bytes of activations in f32 of a training step on `tokens` tokens, estimated.

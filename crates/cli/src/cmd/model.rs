@@ -3,6 +3,8 @@
 mod info;
 mod new;
 
+pub(crate) use new::ffn;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 

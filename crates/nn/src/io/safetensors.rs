@@ -4,6 +4,7 @@
 //! Length of the header `u64` (little-endian), the header as JSON (name, type, shape and byte range of every
 //! tensor, which together cover the rest of the file exactly), then the data.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -15,7 +16,7 @@ use indexmap::{IndexMap, IndexSet};
 use serde::Deserialize;
 
 use super::gguf::{GgmlType, dequantize};
-use super::tensor::{TensorData, TensorMap};
+use super::tensor::{TensorData, TensorMap, elements};
 use super::{IoError, atomic};
 
 /// The limit of the reference implementation.
@@ -100,6 +101,20 @@ fn files(dir: &Path) -> Result<Vec<Shard>, IoError> {
 /// [`IoError`] when a shape does not fit its values, a value is too large for the type, the type is another one, or
 /// the disk refuses.
 pub fn write(path: &Path, tensors: &TensorMap, dtype: GgmlType) -> Result<(), IoError> {
+    let shapes: Vec<_> = tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
+    write_each(path, &shapes, dtype, |i| Ok(Cow::Borrowed(&tensors[i].data)))
+}
+
+/// [`write`] of tensors that are made one at a time: `values(i)` are those of number `i` in `shapes`.
+///
+/// # Errors
+/// As [`write`], and what `values` says.
+pub fn write_each<'a>(
+    path: &Path,
+    shapes: &[(String, Vec<usize>)],
+    dtype: GgmlType,
+    values: impl Fn(usize) -> Result<Cow<'a, [f32]>, IoError>,
+) -> Result<(), IoError> {
     let stored = match dtype {
         GgmlType::F32 => Dtype::F32,
         GgmlType::F16 => Dtype::F16,
@@ -109,18 +124,16 @@ pub fn write(path: &Path, tensors: &TensorMap, dtype: GgmlType) -> Result<(), Io
             return Err(IoError::malformed(path, 0, what));
         }
     };
-    let mut infos = Vec::with_capacity(tensors.len());
-    let mut at = 0;
-    for (name, t) in tensors {
-        let too_large = |v: &f32| v.is_finite() && !rounded(dtype, *v).is_finite();
-        if let Some(i) = t.data.iter().position(too_large) {
-            let what = format!("value {i} is {}, which {} cannot hold; use F32", t.data[i], dtype.name());
-            return Err(IoError::tensor(path, name, what));
-        }
-        let end = at + dtype.block().1 * t.data.len();
+    let mut infos = Vec::with_capacity(shapes.len());
+    let mut at = 0usize;
+    for (name, shape) in shapes {
+        let bytes = elements(shape).and_then(|n| n.checked_mul(dtype.block().1));
+        let Some(end) = bytes.and_then(|n| at.checked_add(n)) else {
+            return Err(IoError::tensor(path, name, format!("shape {shape:?} is larger than any file")));
+        };
         infos.push((
             name.clone(),
-            TensorInfo { dtype: stored, shape: t.shape.clone(), data_offsets: (at, end) },
+            TensorInfo { dtype: stored, shape: shape.clone(), data_offsets: (at, end) },
         ));
         at = end;
     }
@@ -135,8 +148,10 @@ pub fn write(path: &Path, tensors: &TensorMap, dtype: GgmlType) -> Result<(), Io
         let io = |e| IoError::io("write", path, e);
         out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
         out.write_all(&header).map_err(io)?;
-        for t in tensors.values() {
-            for run in t.data.chunks(1 << 16) {
+        for (i, (name, shape)) in shapes.iter().enumerate() {
+            let values = values(i)?;
+            check(path, name, shape, dtype, &values)?;
+            for run in values.chunks(1 << 16) {
                 let bytes: Vec<u8> = match dtype {
                     GgmlType::F16 => run.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect(),
                     GgmlType::BF16 => run.iter().flat_map(|v| bf16::from_f32(*v).to_le_bytes()).collect(),
@@ -147,6 +162,20 @@ pub fn write(path: &Path, tensors: &TensorMap, dtype: GgmlType) -> Result<(), Io
         }
         Ok(())
     })
+}
+
+/// Refuses values that the shape does not ask for, and those that the type cannot hold.
+fn check(path: &Path, name: &str, shape: &[usize], dtype: GgmlType, values: &[f32]) -> Result<(), IoError> {
+    if elements(shape) != Some(values.len()) {
+        let what = format!("{} values for the shape {shape:?}", values.len());
+        return Err(IoError::tensor(path, name, what));
+    }
+    let too_large = |v: &f32| v.is_finite() && !rounded(dtype, *v).is_finite();
+    if let Some(i) = values.iter().position(too_large) {
+        let what = format!("value {i} is {}, which {} cannot hold; use F32", values[i], dtype.name());
+        return Err(IoError::tensor(path, name, what));
+    }
+    Ok(())
 }
 
 /// What a reader will see.

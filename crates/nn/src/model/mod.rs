@@ -16,4 +16,4 @@ pub use generate::Session;
 pub use lora::LoraConfig;
 pub use mlp::{Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Targets};
 pub use objective::{DecoderObjective, TokenBatch, score};
-pub use weights::{Tensors, init, load, store};
+pub use weights::{Tensors, init, load, store, stored, stored_shape};

@@ -1,4 +1,4 @@
-use rhumb_core::{Layout, Role};
+use rhumb_core::{Block, Layout, Role};
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
 
@@ -42,7 +42,7 @@ pub fn load<T: Real>(model: &Decoder, from: &dyn Tensors) -> Result<Vec<T>, Mode
             return bad(&b.name, "missing from the checkpoint: is config.json of the same model?".into());
         };
         let flip = transposed(&b.name);
-        let want: Vec<usize> = if flip { b.shape.iter().rev().copied().collect() } else { b.shape.clone() };
+        let want = stored_shape(b);
         if shape != want || data.len() != b.range.len() {
             return bad(&b.name, format!("shape {shape:?}, the configuration asks for {want:?}"));
         }
@@ -90,17 +90,23 @@ pub fn load<T: Real>(model: &Decoder, from: &dyn Tensors) -> Result<Vec<T>, Mode
 
 /// The model's tensors under their checkpoint names, for a file.
 pub fn store<T: Real>(model: &Decoder, params: &[T]) -> Vec<(String, Vec<usize>, Vec<f32>)> {
-    let one = |b: &rhumb_core::Block| {
-        let data = &params[b.range.clone()];
-        if transposed(&b.name) {
-            let (rows, cols) = (b.shape[0], b.shape[1]);
-            let flipped = (0..rows * cols).map(|i| data[(i % rows) * cols + i / rows].f64() as f32).collect();
-            (b.name.clone(), vec![cols, rows], flipped)
-        } else {
-            (b.name.clone(), b.shape.clone(), data.iter().map(|v| v.f64() as f32).collect())
-        }
-    };
+    let one = |b: &Block| (b.name.clone(), stored_shape(b), stored(b, params));
     model.base_layout().blocks().iter().map(one).collect()
+}
+
+/// The shape of one of the model's own tensors in a checkpoint.
+pub fn stored_shape(block: &Block) -> Vec<usize> {
+    if transposed(&block.name) { block.shape.iter().rev().copied().collect() } else { block.shape.clone() }
+}
+
+/// The values of one of the model's own tensors as a checkpoint holds them.
+pub fn stored<T: Real>(block: &Block, params: &[T]) -> Vec<f32> {
+    let data = &params[block.range.clone()];
+    if !transposed(&block.name) {
+        return data.iter().map(|v| v.f64() as f32).collect();
+    }
+    let (rows, cols) = (block.shape[0], block.shape[1]);
+    (0..rows * cols).map(|i| data[(i % rows) * cols + i / rows].f64() as f32).collect()
 }
 
 /// Fresh parameters.

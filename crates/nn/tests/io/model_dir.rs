@@ -9,6 +9,7 @@ use rhumb_nn::io::gguf::{GgmlType, GgufFile, Metadata, TensorOut, Value, write};
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::tokenizer::{Tokenizer, json_from_gguf};
 use rhumb_nn::io::{IoError, TensorData, TensorMap};
+use rhumb_nn::model::{Decoder, DecoderConfig, load};
 use serde_json::{Value as Json, json};
 
 const VOCAB: usize = 262;
@@ -143,6 +144,44 @@ fn a_saved_folder_loads_with_the_same_bits_and_files() {
     assert_eq!((&back.tokenizer, &back.tokenizer_config), (&files.tokenizer, &files.tokenizer_config));
     assert_eq!(back.generation_config, None);
     assert_eq!(back, ModelFiles::open(dir.path()).unwrap());
+}
+
+#[test]
+fn parameters_are_saved_as_the_tensors_that_they_are_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    for mut files in [model("llama"), gpt2()] {
+        let decoder = Decoder::new(DecoderConfig::from_json(&files.config).unwrap()).unwrap();
+        let mut params: Vec<f32> = load(&decoder, &files.tensors).unwrap();
+        let tensors = std::mem::take(&mut files.tensors);
+        files.save_params(dir.path(), &decoder, &params).unwrap();
+        let back = ModelFiles::load(dir.path()).unwrap();
+        let plain = |name: &String| name.trim_start_matches("transformer.").to_owned();
+        assert_same_bits(&tensors.into_iter().map(|(n, t)| (plain(&n), t)).collect(), &back.tensors);
+        params[decoder.layout().blocks()[1].range.start + 3] = f32::INFINITY;
+        let message = files.save_params(dir.path(), &decoder, &params).unwrap_err().to_string();
+        let name = &decoder.layout().blocks()[1].name;
+        assert!(message.contains(name.as_str()) && message.contains("inf"), "{message}");
+        // The old file is untouched, and nothing is left beside it.
+        assert_eq!(ModelFiles::load(dir.path()).unwrap(), back);
+        assert!(fs::read_dir(dir.path()).unwrap().all(|f| f.unwrap().path().extension().unwrap() != "tmp"));
+    }
+}
+
+#[test]
+fn a_shape_that_asks_for_other_values_is_refused_with_both_numbers() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.safetensors");
+    let shapes = [("w".to_owned(), vec![2, 3])];
+    let write = |shapes: &[_], n| {
+        let values = |_| Ok(vec![0.0; n].into());
+        rhumb_nn::io::safetensors::write_each(&path, shapes, GgmlType::F32, values)
+    };
+    let message = write(&shapes, 5).unwrap_err().to_string();
+    assert!(message.contains("5 values") && message.contains("[2, 3]"), "{message}");
+    let endless = [("w".to_owned(), vec![usize::MAX, 2])];
+    assert!(write(&endless, 1).unwrap_err().to_string().contains("larger than any file"));
+    assert!(!path.exists());
+    write(&shapes, 6).unwrap();
 }
 
 #[test]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::exit::{Code, Failure};
-use crate::lm::{eos, from_io, open_files, tensor_map, text_side};
+use crate::lm::{eos, from_io, open_files, text_side};
 use crate::output::Output;
 use crate::table::bytes;
 
@@ -75,7 +75,7 @@ impl New {
                 "model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": vocab,
                 "hidden_size": width, "num_hidden_layers": self.layers, "num_attention_heads": self.heads,
                 "num_key_value_heads": self.kv_heads.unwrap_or(self.heads),
-                "intermediate_size": self.ffn.unwrap_or((8 * width).div_ceil(3).next_multiple_of(32)),
+                "intermediate_size": self.ffn.map_or_else(|| ffn(width as usize), |n| n as usize),
                 "max_position_embeddings": self.positions, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
                 "hidden_act": "silu", "tie_word_embeddings": tied, "torch_dtype": "float32", "eos_token_id": eos,
             }),
@@ -88,6 +88,11 @@ impl New {
             }),
         }
     }
+}
+
+/// The width of Llama's feed-forward layer where none is given.
+pub(crate) fn ffn(width: usize) -> usize {
+    (8 * width).div_ceil(3).next_multiple_of(32)
 }
 
 /// Writes a folder with fresh weights.
@@ -120,8 +125,7 @@ pub(super) fn run(args: &New) -> Result<Output, Failure> {
         .and_then(Decoder::new)
         .map_err(|e| Failure::new(Code::Usage, e).context("the shape of the model"))?;
     let weights: Vec<f32> = init(decoder.layout(), args.layers as usize, args.std, args.seed);
-    files.tensors = tensor_map(&decoder, &weights);
-    files.save(&args.out).map_err(from_io)?;
+    files.save_params(&args.out, &decoder, &weights).map_err(from_io)?;
     let n = weights.len();
     let text = format!(
         "{}: {n} parameters ({}), vocabulary {}; train it with rhumb train pretrain --model {}\n",

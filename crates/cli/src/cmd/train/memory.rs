@@ -1,6 +1,6 @@
 //! The memory of a fine-tuning before it starts: one estimate for `train sft` and `model info`.
 
-use rhumb_core::MemoryReport;
+use rhumb_core::{Layout, MemoryReport};
 use rhumb_nn::model::Decoder;
 use rhumb_optim::OptimizerConfig;
 use serde::Serialize;
@@ -41,7 +41,7 @@ pub(crate) struct Estimate {
     pub(crate) training: MemoryReport,
     /// The files and the weights made of them.
     pub(crate) loading: u64,
-    /// The last and the best weights, and the one that is written.
+    /// The last and the best weights, and what is written of them at a time.
     pub(crate) saving: u64,
 }
 
@@ -52,10 +52,12 @@ impl Estimate {
         let d = s.decoder;
         let (base, trained) = (4 * d.base_layout().len() as u64, 4 * d.layout().len() as u64);
         let state = s.optimizer.state_bytes(d.layout(), 4).map_err(|e| Failure::new(Code::Usage, e))?;
-        let largest = d.layout().blocks().iter().map(|b| 4 * b.range.len() as u64).max().unwrap_or(0);
+        let largest = |l: &Layout| l.blocks().iter().map(|b| 4 * b.range.len() as u64).max().unwrap_or(0);
         // Numbers, targets, positions and visible keys of every token of a step.
         let tables = s.batch.saturating_mul(s.accumulate).saturating_mul(s.tokens).saturating_mul(20);
-        let (frozen, written) = if d.is_adapted() { (base, 2 * base) } else { (0, base) };
+        let (frozen, merged) = if d.is_adapted() { (base, base) } else { (0, 0) };
+        // A tensor as its file holds it.
+        let written = merged + largest(d.base_layout());
         // A tenth more: buffers are reused by size, and some are a little larger than what they hold.
         let activations = activation_bytes(d, s.batch.saturating_mul(s.tokens), s.recompute);
         // Four times one chunk of scores with its hidden states: steps have different numbers of trained tokens, and the
@@ -67,7 +69,7 @@ impl Estimate {
         let evaluated = activation_bytes(d, EVALUATED * s.tokens, false) / d.config().layers.max(1) as u64;
         let training = MemoryReport {
             parameters: frozen + 2 * trained,
-            gradients: if s.streamed { largest } else { trained },
+            gradients: if s.streamed { largest(d.layout()) } else { trained },
             optimizer: state as u64,
             activations: activations.saturating_add(activations / 10),
             scratch: (FIXED + head).saturating_add(evaluated).saturating_add(tables),
@@ -83,14 +85,18 @@ impl Estimate {
         training.max(self.loading).max(self.saving)
     }
 
+    /// Whether it is within `share` of so much memory.
+    pub(crate) fn fits(&self, memory: u64, share: f64) -> bool {
+        self.peak() <= within(memory, share)
+    }
+
     /// Refuses what is above `share` of the memory that this process may hold.
     ///
     /// # Errors
     /// The parts of the estimate, the limit, and what makes it smaller.
     pub(crate) fn refuse_if_too_large(&self, share: f64) -> Result<(), Failure> {
         let Some(memory) = machine::memory_for_process() else { return Ok(()) };
-        let limit = (memory as f64 * share) as u64;
-        if self.peak() <= limit {
+        if self.fits(memory, share) {
             return Ok(());
         }
         let m = &self.training;
@@ -109,8 +115,13 @@ impl Estimate {
             parts.join(", "),
             bytes(self.loading),
             bytes(self.saving),
-            bytes(limit),
+            bytes(within(memory, share)),
             bytes(memory)
         )))
     }
+}
+
+/// The share of so much memory.
+fn within(memory: u64, share: f64) -> u64 {
+    (memory as f64 * share) as u64
 }

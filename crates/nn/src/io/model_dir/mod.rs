@@ -10,11 +10,13 @@ use std::fs;
 use std::path::Path;
 
 use rayon::prelude::*;
+use rhumb_linalg::Real;
 use serde_json::Value;
 
 use super::gguf::GgmlType;
 use super::tensor::TensorMap;
 use super::{IoError, atomic, safetensors};
+use crate::model::{Decoder, stored, stored_shape};
 
 const CONFIG: &str = "config.json";
 const WEIGHTS: &str = "model.safetensors";
@@ -100,6 +102,28 @@ impl ModelFiles {
         check_finite(dir, &self.tensors)?;
         fs::create_dir_all(dir).map_err(|e| IoError::io("create", dir, e))?;
         safetensors::write(&dir.join(WEIGHTS), &self.tensors, dtype)?;
+        self.save_texts(dir, dtype)
+    }
+
+    /// [`ModelFiles::save`] with these parameters of a model in place of `tensors`. They are converted one tensor at a time,
+    /// so that no second copy of them exists.
+    ///
+    /// # Errors
+    /// As [`ModelFiles::save`].
+    pub fn save_params<T: Real>(&self, dir: &Path, model: &Decoder, params: &[T]) -> Result<(), IoError> {
+        fs::create_dir_all(dir).map_err(|e| IoError::io("create", dir, e))?;
+        let blocks = model.base_layout().blocks();
+        let shapes: Vec<_> = blocks.iter().map(|b| (b.name.clone(), stored_shape(b))).collect();
+        safetensors::write_each(&dir.join(WEIGHTS), &shapes, GgmlType::F32, |i| {
+            let values = stored(&blocks[i], params);
+            finite(dir, &shapes[i].0, &shapes[i].1, &values)?;
+            Ok(values.into())
+        })?;
+        self.save_texts(dir, GgmlType::F32)
+    }
+
+    /// Everything but the weights.
+    fn save_texts(&self, dir: &Path, dtype: GgmlType) -> Result<(), IoError> {
         let mut config = self.config.clone();
         let name = match dtype {
             GgmlType::F16 => "float16",
@@ -134,18 +158,18 @@ fn missing(path: &Path, what: &str) -> IoError {
     IoError::Missing { path: path.to_owned(), what: what.to_owned() }
 }
 
-/// One NaN in the weights makes every output NaN, far from the cause; so it is named here.
 fn check_finite(path: &Path, tensors: &TensorMap) -> Result<(), IoError> {
-    for (name, t) in tensors {
-        if let Some(i) = t.data.par_iter().position_first(|v| !v.is_finite()) {
-            let what = format!(
-                "value {i} of shape {:?} is {}: the model is broken; take an earlier checkpoint or the original",
-                t.shape, t.data[i]
-            );
-            return Err(IoError::tensor(path, name, what));
-        }
-    }
-    Ok(())
+    tensors.iter().try_for_each(|(name, t)| finite(path, name, &t.shape, &t.data))
+}
+
+/// One NaN in the weights makes every output NaN, far from the cause; so it is named here.
+fn finite(path: &Path, name: &str, shape: &[usize], data: &[f32]) -> Result<(), IoError> {
+    let Some(i) = data.par_iter().position_first(|v| !v.is_finite()) else { return Ok(()) };
+    let what = format!(
+        "value {i} of shape {shape:?} is {}: the model is broken; take an earlier checkpoint or the original",
+        data[i]
+    );
+    Err(IoError::tensor(path, name, what))
 }
 
 /// The JSON of a file; `None` when there is no such file.
