@@ -1,7 +1,11 @@
 //! `rhumb plan`.
 
-use std::path::PathBuf;
+mod family;
+mod fit;
 
+use std::path::{Path, PathBuf};
+
+use rhumb_nn::model::Decoder;
 use rhumb_optim::shard::{MemoryPlan, RankMemory, ShardKind, Stage, plan};
 use rhumb_optim::{Kind, OptimizerConfig, Preset, StateFormat};
 use serde::Serialize;
@@ -17,8 +21,8 @@ use crate::table::{Table, bytes, number};
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Args {
     /// Model folder or GGUF file; the weights of a folder are not read and may be absent.
-    #[arg(long, value_name = "PATH")]
-    model: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "limits")]
+    model: Option<PathBuf>,
     /// Ranks.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     ranks: u16,
@@ -37,6 +41,8 @@ pub(crate) struct Args {
     /// What is spread: state (ZeRO-1), gradients too (ZeRO-2), or parameters too (ZeRO-3, FSDP).
     #[arg(long, default_value = "parameters", value_parser = spelled::<Stage>)]
     stage: Stage,
+    #[command(flatten)]
+    fit: fit::Fit,
 }
 
 /// A value as configurations write it; the message of a wrong one lists those that exist.
@@ -46,10 +52,11 @@ pub(crate) fn spelled<T: DeserializeOwned>(text: &str) -> Result<T, String> {
 
 /// Estimates memory and traffic of a sharded run, AdamW beside it.
 pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
-    let decoder = match definition(&args.model)? {
-        Some(d) => d,
-        None => decoder(&args.model, &open_files(&args.model)?)?,
-    };
+    let model = args.model.as_ref().map(|path| Ok::<_, Failure>((path, defined(path)?))).transpose()?;
+    if args.fit.is_asked() {
+        return args.fit.run(model.as_ref().map(|(path, decoder)| (*path, decoder)), args.preset);
+    }
+    let Some((path, decoder)) = model else { return Err(Failure::usage("name a --model")) };
     let layout = decoder.layout();
     let of = |kind, state| {
         // Momentum is what makes SGD's state a fair comparison.
@@ -70,13 +77,21 @@ pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
     let text = format!(
         "{}: {} parameters on {} ranks, {:?} shards\n{}\nparameters and gradients in f32, without activations; the largest \
          rank counts. Traffic is what the optimizer adds to that of gradients and parameters, which is the same for all.\n",
-        args.model.display(),
+        path.display(),
         ours.parameters,
         args.ranks,
         args.shard,
         table.render()
     );
-    Ok(Output::new(text, json!({ "model": args.model, "plan": ours, "adamw": control })))
+    Ok(Output::new(text, json!({ "model": path, "plan": ours, "adamw": control })))
+}
+
+/// The definition of a model, its weights unread where its file tells without.
+fn defined(path: &Path) -> Result<Decoder, Failure> {
+    match definition(path)? {
+        Some(d) => Ok(d),
+        None => decoder(path, &open_files(path)?),
+    }
 }
 
 /// A quantity by name.
