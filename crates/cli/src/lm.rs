@@ -9,6 +9,7 @@ use rhumb_nn::io::template::{ChatTemplate, TemplateError};
 use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
 use rhumb_nn::io::{IoError, TensorMap};
 use rhumb_nn::model::{Decoder, DecoderConfig, Family, LoraConfig, load};
+use serde_json::json;
 
 use crate::exit::{Code, Failure, read_text};
 
@@ -32,7 +33,13 @@ pub(crate) struct LanguageModel {
 impl LanguageModel {
     /// Opens a folder or a GGUF file.
     pub(crate) fn open(path: &Path) -> Result<Self, Failure> {
+        Self::open_with(path, None)
+    }
+
+    /// As [`LanguageModel::open`], with the chat template of this file in place of the model's own, where one is given.
+    pub(crate) fn open_with(path: &Path, template: Option<&Path>) -> Result<Self, Failure> {
         let mut files = open_files(path)?;
+        override_template(&mut files, template)?;
         let tensors = std::mem::take(&mut files.tensors);
         let decoder = decoder(path, &files)?;
         let params = weights(path, &decoder, &tensors)?;
@@ -62,6 +69,22 @@ pub(crate) fn open_files(path: &Path) -> Result<ModelFiles, Failure> {
         )));
     }
     ModelFiles::open(path).map_err(from_io)
+}
+
+/// Puts the chat template of a file in place of the model's own, so that it is also the one that is saved.
+pub(crate) fn override_template(files: &mut ModelFiles, template: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = template else { return Ok(()) };
+    let source = read_text(path)?;
+    let config = files.tokenizer_config.get_or_insert_with(|| json!({}));
+    if !config.is_object() {
+        *config = json!({});
+    }
+    config["chat_template"] = source.into();
+    // Compiled here once, so that what is wrong is told with the name of the file.
+    match ChatTemplate::from_tokenizer_config(config) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::new(Code::Usage, e).context(shown(path))),
+    }
 }
 
 /// The definition that a configuration describes.
@@ -178,7 +201,6 @@ mod tests {
 
     use rhumb_nn::loss::LossKind;
     use rhumb_nn::model::{DecoderObjective, TokenBatch, init};
-    use serde_json::json;
 
     use super::*;
 

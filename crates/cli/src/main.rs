@@ -20,6 +20,7 @@ mod output;
 mod progress;
 mod recipe;
 mod report;
+mod rows;
 mod session;
 mod table;
 

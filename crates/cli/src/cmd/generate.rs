@@ -22,6 +22,9 @@ pub(crate) struct Args {
     pub(crate) model: PathBuf,
     #[command(flatten)]
     pub(crate) text: Input,
+    /// A chat template in Jinja instead of the model's own.
+    #[arg(long, value_name = "FILE", conflicts_with = "prompt")]
+    pub(crate) template: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) sampling: Sampling,
     /// New tokens at most.
@@ -120,7 +123,7 @@ struct Completion {
 pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let config = sampler_config(&args.sampling);
     config.validate().map_err(|e| Failure::new(Code::Usage, e))?;
-    let lm = LanguageModel::open(&args.model)?;
+    let lm = LanguageModel::open_with(&args.model, args.template.as_deref())?;
     let prompt = prompt_ids(&lm, &args.text)?;
     let room = lm.decoder.config().positions;
     if prompt.len() >= room {

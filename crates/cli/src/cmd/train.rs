@@ -19,6 +19,7 @@ use super::generate::{fraction, not_negative, positive, share};
 use super::plan::spelled;
 use crate::exit::Failure;
 use crate::output::{Global, Output};
+use crate::rows::Format;
 
 /// Kinds of training.
 #[derive(Debug, Subcommand, Serialize)]
@@ -70,12 +71,18 @@ pub(crate) struct SftSettings {
     /// Folder of the model.
     #[arg(long, value_name = "DIR", required = true)]
     pub(crate) model: Option<PathBuf>,
-    /// JSONL with `messages`, or `prompt` and `completion`.
+    /// JSON lines, or Parquet by the ending: messages, ShareGPT, Alpaca, prompt and completion, or text.
     #[arg(long, value_name = "FILE", required = true)]
     pub(crate) data: Option<PathBuf>,
-    /// Held-out JSONL; without it a share of the data is held out.
+    /// Held-out conversations in a file of the same kinds; without it a share of the data is held out.
     #[arg(long, value_name = "FILE")]
     pub(crate) eval_data: Option<PathBuf>,
+    /// How rows are read.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub(crate) format: Format,
+    /// A chat template in Jinja instead of the model's own; the trained model keeps it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) template: Option<PathBuf>,
     /// Conversations held out when there is no `--eval-data`.
     #[arg(long, default_value_t = 64, allow_negative_numbers = true)]
     pub(crate) held_out: usize,
@@ -168,6 +175,8 @@ impl Default for SftSettings {
             model: None,
             data: None,
             eval_data: None,
+            format: Format::default(),
+            template: None,
             held_out: 64,
             optimizer: Kind::default(),
             preset: Preset::default(),

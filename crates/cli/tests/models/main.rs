@@ -4,6 +4,7 @@
 mod commands;
 mod fixture;
 mod folders;
+mod formats;
 mod kill;
 mod limits;
 mod numbers;

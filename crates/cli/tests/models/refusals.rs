@@ -126,7 +126,7 @@ fn a_broken_line_of_the_data_is_told_with_its_number() {
     let out = dir.path().join("run");
     for (line, word) in [
         ("{\"messages\": [", "EOF"),
-        ("{\"text\": \"x\"}", "messages"),
+        ("{\"txt\": \"x\"}", "its keys (txt) fit no format"),
         ("{\"messages\":[{\"role\":\"user\"}]}", "content"),
         ("[1, 2]", "one JSON object"),
     ] {

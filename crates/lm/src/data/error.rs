@@ -1,9 +1,11 @@
+use rhumb_nn::io::IoError;
+
 /// What can go wrong between a file of conversations and a batch.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
     /// The file could not be read.
-    #[error("{file}, line {line}: reading failed: {source}")]
+    #[error("{}: reading failed: {source}", spot(.file, .line))]
     Read {
         /// File.
         file: String,
@@ -14,8 +16,8 @@ pub enum DataError {
     },
     /// A line that is no conversation.
     #[error(
-        "{file}, line {line}: {reason}. Each line is one JSON object, \
-         {{\"messages\": [{{\"role\": .., \"content\": ..}}, ..]}} or {{\"prompt\": .., \"completion\": ..}}"
+        "{}: {reason}. Each {} is one JSON object with messages, conversations, instruction and output, prompt and \
+         completion, or text", spot(.file, .line), unit(.file)
     )]
     Line {
         /// File.
@@ -26,7 +28,7 @@ pub enum DataError {
         reason: String,
     },
     /// A line that is no text.
-    #[error("{file}, line {line}: {reason}")]
+    #[error("{}: {reason}", spot(.file, .line))]
     Text {
         /// File.
         file: String,
@@ -36,7 +38,7 @@ pub enum DataError {
         reason: String,
     },
     /// The template refused a conversation.
-    #[error("{file}, line {line}: the chat template refused the first {messages} messages: {reason}")]
+    #[error("{}: the chat template refused the first {messages} messages: {reason}", spot(.file, .line))]
     Template {
         /// File.
         file: String,
@@ -48,7 +50,7 @@ pub enum DataError {
         reason: String,
     },
     /// The tokenizer refused a text.
-    #[error("{file}, line {line}: the tokenizer refused the text: {reason}")]
+    #[error("{}: the tokenizer refused the text: {reason}", spot(.file, .line))]
     Encode {
         /// File.
         file: String,
@@ -60,10 +62,11 @@ pub enum DataError {
     /// The tokens of a shorter conversation are no prefix of those of the longer one, and the turn is not found in
     /// another way.
     #[error(
-        "{file}, line {line}, message {message}: the tokens {place} it are not a prefix of the conversation's \
+        "{}, message {message}: the tokens {place} it are not a prefix of the conversation's \
          (they part at token {token}), and which tokens are the assistant's cannot be told otherwise: {why}. Either \
          the template rewrites earlier turns (use one that does not, or one with generation tags), or a token spans \
-         the border of the turn (trim the white space at the start of the content)"
+         the border of the turn (trim the white space at the start of the content)",
+        spot(.file, .line)
     )]
     Prefix {
         /// File.
@@ -150,4 +153,22 @@ pub enum DataError {
         /// What the tokenizer says.
         reason: String,
     },
+    /// A table that cannot be read.
+    #[error(transparent)]
+    File(#[from] IoError),
+}
+
+/// Where a conversation stands.
+fn spot(file: &str, line: &usize) -> String {
+    format!("{file}, {} {line}", unit(file))
+}
+
+/// What a file of this name counts.
+fn unit(file: &str) -> &'static str {
+    if is_parquet(file) { "row" } else { "line" }
+}
+
+/// True for a table by its ending.
+pub fn is_parquet(file: &str) -> bool {
+    file.rsplit_once('.').is_some_and(|(_, ending)| ending.eq_ignore_ascii_case("parquet"))
 }

@@ -22,7 +22,8 @@ use super::{ChatFormat, Conversation, DataError, Encoder, Example, Message, Row}
 /// changes beyond recognition makes the row unusable.
 ///
 /// An assistant message with `"weight": 0` is not live. Without a chat template, prompt and completion are
-/// tokenized apart, the tokenizer's begin-of-text token first and the end-of-text token last, each once.
+/// tokenized apart, the tokenizer's begin-of-text token first and the end-of-text token last, each once. A plain text
+/// has the same ends and is live as a whole, with a chat template or without one.
 ///
 /// # Reference
 /// The masking rule of Li et al., "Preserving Diversity in Supervised Fine-Tuning of Large Language Models",
@@ -77,69 +78,112 @@ pub struct Prepared {
     pub dropped: Vec<Dropped>,
 }
 
+/// What happened to the rows of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Intake {
+    /// Rows read.
+    pub rows: usize,
+    /// Documents with at least one token to train on.
+    pub kept: usize,
+    /// Lines of documents that were cut and kept.
+    pub truncated: Vec<usize>,
+    /// Rows left out.
+    pub dropped: Vec<Dropped>,
+}
+
+impl Intake {
+    /// Refuses a file that is no training data for the model; `file` is its name in messages, `max_len` where documents
+    /// were cut.
+    ///
+    /// # Errors
+    /// No row at all; more than half of them unusable; no token to train on in any of them.
+    pub fn judge(&self, file: &str, max_len: usize) -> Result<(), DataError> {
+        let reasons = self.dropped.iter().filter_map(|d| match &d.why {
+            Drop::Unusable(reason) => Some(reason),
+            Drop::NothingLive | Drop::CutAway => None,
+        });
+        let unusable = reasons.clone().count();
+        if let Some(first) = reasons.clone().next().filter(|_| 2 * unusable > self.rows) {
+            let (file, rows, first) = (file.into(), self.rows, first.clone());
+            return Err(DataError::Unusable { file, rows, unusable, first });
+        }
+        match (self.rows, self.kept) {
+            (0, _) => Err(DataError::Empty { file: file.into() }),
+            (rows, 0) => {
+                let cut = self.dropped.iter().filter(|d| d.why == Drop::CutAway).count();
+                let hint = match cut {
+                    0 => String::new(),
+                    n => format!(": {n} were cut at {max_len} tokens before the first, so allow longer ones"),
+                };
+                Err(DataError::NothingTrained { file: file.into(), rows, hint })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 impl Tokenizing<'_> {
     /// Tokenizes every row; `file` is its name in messages. Rows that cannot be used are left out and told in
     /// [`Prepared::dropped`].
     ///
     /// # Errors
-    /// The first row that `rows` refuses; no row at all; more than half of them unusable; no token to train on in any
-    /// of them.
+    /// The first row that `rows` refuses; what [`Intake::judge`] refuses.
     pub fn run(
         &self,
         rows: impl Iterator<Item = Result<Row, DataError>>,
         file: &str,
     ) -> Result<Prepared, DataError> {
-        let mut out = Prepared::default();
+        let mut examples = Vec::new();
+        let intake = self.each(rows, file, |example| {
+            examples.push(example);
+            Ok(())
+        })?;
+        intake.judge(file, self.max_len)?;
+        let Intake { rows, truncated, dropped, .. } = intake;
+        Ok(Prepared { examples, rows, truncated, dropped })
+    }
+
+    /// Tokenizes row by row and hands each document to `take`; nothing but the counts and the lines of the rows that
+    /// were cut or left out is kept.
+    ///
+    /// # Errors
+    /// The first row that `rows` refuses; what `take` says.
+    pub fn each(
+        &self,
+        rows: impl Iterator<Item = Result<Row, DataError>>,
+        file: &str,
+        mut take: impl FnMut(Example) -> Result<(), DataError>,
+    ) -> Result<Intake, DataError> {
+        let mut out = Intake::default();
         for row in rows {
             let row = row?;
-            let line = row.line;
             out.rows += 1;
-            let mut example = match self.example(&row, file) {
-                Ok(example) => example,
-                Err(e) => {
-                    out.dropped.push(Dropped { line, why: Drop::Unusable(e.to_string()) });
-                    continue;
+            match self.kept(&row, file) {
+                Ok((example, cut)) => {
+                    out.kept += 1;
+                    if cut {
+                        out.truncated.push(row.line);
+                    }
+                    take(example)?;
                 }
-            };
-            if example.targets() == 0 {
-                out.dropped.push(Dropped { line, why: Drop::NothingLive });
-                continue;
+                Err(why) => out.dropped.push(Dropped { line: row.line, why }),
             }
-            if example.ids.len() > self.max_len {
-                example.ids.truncate(self.max_len);
-                example.live.truncate(self.max_len);
-                if example.targets() == 0 {
-                    out.dropped.push(Dropped { line, why: Drop::CutAway });
-                    continue;
-                }
-                out.truncated.push(line);
-            }
-            out.examples.push(example);
         }
-        let reasons = out.dropped.iter().filter_map(|d| match &d.why {
-            Drop::Unusable(reason) => Some(reason),
-            Drop::NothingLive | Drop::CutAway => None,
-        });
-        let unusable = reasons.clone().count();
-        if let Some(first) = reasons.clone().next().filter(|_| 2 * unusable > out.rows) {
-            let (file, rows, first) = (file.into(), out.rows, first.clone());
-            return Err(DataError::Unusable { file, rows, unusable, first });
+        Ok(out)
+    }
+
+    /// A document with something to train on and whether it was cut, or why there is none.
+    fn kept(&self, row: &Row, file: &str) -> Result<(Example, bool), Drop> {
+        let mut example = self.example(row, file).map_err(|e| Drop::Unusable(e.to_string()))?;
+        if example.targets() == 0 {
+            return Err(Drop::NothingLive);
         }
-        match (out.rows, out.examples.len()) {
-            (0, _) => Err(DataError::Empty { file: file.into() }),
-            (rows, 0) => {
-                let cut = out.dropped.iter().filter(|d| d.why == Drop::CutAway).count();
-                let hint = match cut {
-                    0 => String::new(),
-                    n => format!(
-                        ": {n} were cut at {} tokens before the first, so allow longer ones",
-                        self.max_len
-                    ),
-                };
-                Err(DataError::NothingTrained { file: file.into(), rows, hint })
-            }
-            _ => Ok(out),
+        if example.ids.len() <= self.max_len {
+            return Ok((example, false));
         }
+        example.ids.truncate(self.max_len);
+        example.live.truncate(self.max_len);
+        if example.targets() == 0 { Err(Drop::CutAway) } else { Ok((example, true)) }
     }
 
     /// The tokens and the mask of one conversation, neither cut nor dropped.
@@ -151,18 +195,18 @@ impl Tokenizing<'_> {
         let chat = |format, messages| {
             Chat { encoder: self.encoder, format, messages, variables: &row.variables, file, line }.example()
         };
-        let bad = |reason: &str| DataError::Line { file: file.into(), line, reason: reason.into() };
+        let bad = |reason: &str| DataError::Text { file: file.into(), line, reason: reason.into() };
         match (&row.conversation, self.format) {
             (Conversation::Messages(messages), Some(format)) => chat(format, messages),
-            (Conversation::Messages(_), None) => {
-                Err(bad("messages need a chat template, and this model has none"))
-            }
+            (Conversation::Messages(_), None) => Err(bad(
+                "a conversation needs a chat template, and this model has none: give one with --template",
+            )),
             (Conversation::Pair { prompt, completion }, Some(format)) => {
                 chat(format, &[Message::new("user", prompt), Message::new("assistant", completion)])
             }
-            (Conversation::Pair { .. }, None) if !row.variables.is_empty() => {
-                Err(bad("tools and chat_template_kwargs need a chat template, and this model has none"))
-            }
+            (Conversation::Pair { .. }, None) if !row.variables.is_empty() => Err(bad(
+                "tools and chat_template_kwargs need a chat template, and this model has none: give one with --template",
+            )),
             (Conversation::Pair { prompt, completion }, None) => {
                 let (ids, live) = self.plain(prompt, completion).map_err(|reason| DataError::Encode {
                     file: file.into(),
@@ -170,6 +214,18 @@ impl Tokenizing<'_> {
                     reason,
                 })?;
                 Ok(Example { ids, live, line })
+            }
+            (Conversation::Text(_), _) if !row.variables.is_empty() => {
+                Err(bad("tools and chat_template_kwargs say nothing about a plain text"))
+            }
+            (Conversation::Text(text), _) => {
+                // An empty prompt: the begin-of-text token at most, so that all of the text follows something.
+                let (ids, _) = self.plain("", text).map_err(|reason| DataError::Encode {
+                    file: file.into(),
+                    line,
+                    reason,
+                })?;
+                Ok(Example { live: vec![true; ids.len()], ids, line })
             }
         }
     }

@@ -1,27 +1,33 @@
 //! Conversations: reading, tokenizing with a mask, splitting, packing, preview.
 //!
 //! The stages are separate functions, so that a caller can look at the rows between any two of them:
-//! [`Rows`] reads JSON lines, [`Tokenizing::run`] turns them into [`Example`]s, [`split`] holds some out,
-//! [`pack`] places them in rows of one length and [`PackedBatch::new`] writes the tables that a model reads.
+//! [`Rows`] reads JSON lines and [`Records`] the rows of a table, [`Tokenizing::run`] turns them into [`Example`]s, [`split`] holds some out,
+//! [`pack`] places them in rows of one length and [`PackedBatch::new`] writes the tables that a model reads. Data that do
+//! not fit into memory take [`Tokenizing::each`] and [`Examples`], which keep tokens in a file.
 
 mod batch;
 mod error;
+mod format;
 mod mask;
 mod pack;
 mod preview;
 mod read;
+mod shape;
 mod stats;
+mod store;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use batch::PackedBatch;
-pub use error::DataError;
-pub use mask::{Drop, Dropped, Prepared, Tokenizing};
+pub use error::{DataError, is_parquet};
+pub use format::{KEYS, RowFormat};
+pub use mask::{Drop, Dropped, Intake, Prepared, Tokenizing};
 pub use pack::{PackedRow, pack, unpacked};
 pub use preview::{Piece, preview};
-pub use read::{Conversation, Row, Rows};
+pub use read::{Conversation, Records, Row, Rows};
 pub use stats::{Lengths, Split, repeated, split};
+pub use store::{Examples, ExamplesWriter, StoredSplit};
 pub use text::{TextPiece, TextPieces, TextUnit};
 
 use std::ops::Range;

@@ -49,12 +49,17 @@ impl Rooms {
 /// `O(n log n)`.
 pub fn pack(examples: &[Example], len: usize) -> Result<Vec<PackedRow>, DataError> {
     fits(examples, len)?;
-    let mut order: Vec<usize> = (0..examples.len()).filter(|&i| !examples[i].ids.is_empty()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(examples[i].ids.len()));
+    Ok(pack_lengths(&examples.iter().map(|e| e.ids.len()).collect::<Vec<_>>(), len))
+}
+
+/// Places documents of these lengths, none above `len`.
+pub(super) fn pack_lengths(lengths: &[usize], len: usize) -> Vec<PackedRow> {
+    let mut order: Vec<usize> = (0..lengths.len()).filter(|&i| lengths[i] > 0).collect();
+    order.sort_by_key(|&i| std::cmp::Reverse(lengths[i]));
     let mut rooms = Rooms::new(order.len().max(1), len);
     let mut rows: Vec<PackedRow> = Vec::new();
     for i in order {
-        let tokens = examples[i].ids.len();
+        let tokens = lengths[i];
         let row = rooms.first_with(tokens);
         rooms.take(row, tokens);
         if row == rows.len() {
@@ -63,7 +68,7 @@ pub fn pack(examples: &[Example], len: usize) -> Result<Vec<PackedRow>, DataErro
         rows[row].examples.push(i);
         rows[row].used += tokens;
     }
-    Ok(rows)
+    rows
 }
 
 /// One document per row, in the order of the examples.

@@ -1,11 +1,12 @@
 use std::io::BufRead;
 
-use serde::Deserialize;
+use rhumb_nn::io::IoError;
 use serde_json::{Map, Value};
 
-use super::{DataError, Message};
+use super::format::{Object, conversation};
+use super::{DataError, Message, RowFormat};
 
-/// What one line holds.
+/// What one row holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Conversation {
     /// Turns.
@@ -17,12 +18,14 @@ pub enum Conversation {
         /// Trained.
         completion: String,
     },
+    /// A text, all of it trained.
+    Text(String),
 }
 
 /// A conversation and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// Line of the file, counted from one.
+    /// Line or row of the file, counted from one.
     pub line: usize,
     /// Content.
     pub conversation: Conversation,
@@ -31,32 +34,32 @@ pub struct Row {
     pub variables: Map<String, Value>,
 }
 
-#[derive(Deserialize)]
-struct Raw {
-    messages: Option<Vec<Message>>,
-    prompt: Option<String>,
-    completion: Option<String>,
-    tools: Option<Value>,
-    chat_template_kwargs: Option<Value>,
-}
-
-/// Streams conversations from JSON lines; keys of an object that are not listed in [`Row`] and [`Conversation`] are
-/// ignored, as are blank lines.
+/// Streams conversations from JSON lines, one line in memory at a time; blank lines and keys that no [`RowFormat`]
+/// knows are ignored.
 ///
-/// Ends after the first error, which names file and line.
+/// An error names file and line. Reading goes on behind a line that is no conversation, so that a caller can tell all
+/// of them; it ends when the file cannot be read.
 #[derive(Debug)]
 pub struct Rows<R> {
     reader: R,
     file: String,
+    format: Option<RowFormat>,
     line: usize,
     buffer: Vec<u8>,
     done: bool,
 }
 
 impl<R: BufRead> Rows<R> {
-    /// Rows of `reader`; `file` is its name in messages.
+    /// Rows of `reader`; `file` is its name in messages. The keys of each row tell its format.
     pub fn new(reader: R, file: impl Into<String>) -> Self {
-        Rows { reader, file: file.into(), line: 0, buffer: Vec::new(), done: false }
+        Rows { reader, file: file.into(), format: None, line: 0, buffer: Vec::new(), done: false }
+    }
+
+    /// The same rows, all read in this format, if one is given.
+    #[must_use]
+    pub fn with_format(mut self, format: Option<RowFormat>) -> Self {
+        self.format = format;
+        self
     }
 
     /// The name used in messages.
@@ -75,107 +78,14 @@ impl<R: BufRead> Rows<R> {
         if text.is_empty() {
             return Ok(None);
         }
-        let raw: Raw = serde_json::from_str(text).map_err(|e| {
+        let object: Object = serde_json::from_str(text).map_err(|e| {
             // The parser counts lines of its own text, which here is always one.
             let whole = e.to_string();
             let reason = whole.split(" at line ").next().unwrap_or(&whole);
             format!("{reason} (column {})", e.column())
         })?;
-        let variables = variables(raw.tools, raw.chat_template_kwargs)?;
-        let row = |conversation| Row { line: self.line, conversation, variables };
-        let messages = match (raw.messages, raw.prompt, raw.completion) {
-            (Some(messages), None, None) => messages,
-            (None, Some(prompt), Some(completion)) => {
-                if completion.is_empty() {
-                    return Err("the completion is empty".into());
-                }
-                return Ok(Some(row(Conversation::Pair { prompt, completion })));
-            }
-            (Some(_), ..) => return Err("both messages and prompt/completion".into()),
-            (None, Some(_), None) => return Err("a prompt without a completion".into()),
-            (None, None, Some(_)) => return Err("a completion without a prompt".into()),
-            (None, None, None) => return Err("neither messages nor prompt and completion".into()),
-        };
-        if messages.is_empty() {
-            return Err("the list of messages is empty".into());
-        }
-        if let Some((i, what)) = messages.iter().enumerate().find_map(|(i, m)| Some((i + 1, wrong(m)?))) {
-            return Err(format!("message {i} has {what}"));
-        }
-        match unknown_role(&messages) {
-            Some((i, role)) => Err(format!(
-                "message {i} has the role {role:?}, which templates would print and no model has learnt: {} are known",
-                ROLES.join(", ")
-            )),
-            None => Ok(Some(row(Conversation::Messages(messages)))),
-        }
-    }
-}
-
-/// Variables that a row cannot set, since the trainer does.
-const OURS: [&str; 3] = ["messages", "add_generation_prompt", "tools"];
-
-/// What the chat template is given beside the messages. Data sets whose columns have one type each keep the tools
-/// as JSON within a string.
-fn variables(tools: Option<Value>, more: Option<Value>) -> Result<Map<String, Value>, String> {
-    let mut out = match more {
-        None => Map::new(),
-        Some(Value::Object(map)) => map,
-        Some(_) => return Err("chat_template_kwargs is no object".into()),
-    };
-    if let Some(key) = OURS.into_iter().find(|k| out.contains_key(*k)) {
-        return Err(format!("chat_template_kwargs sets {key}, which is not for a row to set there"));
-    }
-    let tools = match tools {
-        Some(Value::String(text)) => serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|e| format!("tools is a string that does not hold JSON: {e}"))?,
-        other => other,
-    };
-    match tools {
-        None | Some(Value::Null) => {}
-        Some(Value::Array(list)) if list.iter().all(Value::is_object) => {
-            out.insert("tools".into(), Value::Array(list));
-        }
-        Some(_) => return Err("tools is no list of objects".into()),
-    }
-    Ok(out)
-}
-
-/// Roles that chat templates know.
-const ROLES: [&str; 6] = ["system", "user", "assistant", "tool", "developer", "function"];
-
-/// The first message whose role is a slip of the keyboard.
-fn unknown_role(messages: &[Message]) -> Option<(usize, &str)> {
-    let known = |m: &&Message| ROLES.contains(&m.role.as_str());
-    let at = messages.iter().position(|m| !known(&m))?;
-    Some((at + 1, &messages[at].role))
-}
-
-/// What a message must not have.
-fn wrong(m: &Message) -> Option<&'static str> {
-    let empty = |v: &Value| match v {
-        Value::Null => true,
-        Value::String(s) => s.is_empty(),
-        Value::Array(a) => a.is_empty(),
-        Value::Object(o) => o.is_empty(),
-        Value::Bool(_) | Value::Number(_) => false,
-    };
-    // A name says who speaks, not what.
-    let other = m.extra.iter().any(|(key, v)| key != "name" && key != "weight" && !empty(v));
-    let weight = m.extra.get("weight").filter(|w| !w.is_null()).map(Value::as_f64);
-    if weight.is_some_and(|w| w != Some(0.0) && w != Some(1.0)) {
-        Some("a weight that is neither 0 (not trained) nor 1 (trained)")
-    } else if weight == Some(Some(1.0)) && m.role != "assistant" {
-        Some("the weight 1, though only what the assistant says is trained")
-    } else if m.role.trim().is_empty() {
-        Some("an empty role")
-    } else if m.content.is_none() && m.extra.get("tool_calls").is_none_or(empty) {
-        Some("neither content nor tool_calls")
-    } else if m.role == "assistant" && m.text().is_empty() && !other {
-        Some("an empty answer: only its end would be trained")
-    } else {
-        None
+        let (conversation, variables) = conversation(object, self.format)?;
+        Ok(Some(Row { line: self.line, conversation, variables }))
     }
 }
 
@@ -192,7 +102,6 @@ impl<R: BufRead> Iterator for Rows<R> {
                     Ok(None) => {}
                     Ok(Some(row)) => return Some(Ok(row)),
                     Err(reason) => {
-                        self.done = true;
                         return Some(Err(DataError::Line {
                             file: self.file.clone(),
                             line: self.line,
@@ -207,6 +116,38 @@ impl<R: BufRead> Iterator for Rows<R> {
             }
         }
         None
+    }
+}
+
+/// Conversations from the rows of a table, which another reader decodes.
+#[derive(Debug)]
+pub struct Records<I> {
+    rows: I,
+    file: String,
+    format: Option<RowFormat>,
+    row: usize,
+}
+
+impl<I: Iterator<Item = Result<Object, IoError>>> Records<I> {
+    /// Conversations of `rows`; `file` is its name in messages. Without a format the keys of each row tell it.
+    pub fn new(rows: I, file: impl Into<String>, format: Option<RowFormat>) -> Self {
+        Records { rows, file: file.into(), format, row: 0 }
+    }
+}
+
+impl<I: Iterator<Item = Result<Object, IoError>>> Iterator for Records<I> {
+    type Item = Result<Row, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let object = self.rows.next()?;
+        self.row += 1;
+        let line = self.row;
+        let row = object.map_err(DataError::from).and_then(|object| {
+            let (conversation, variables) = conversation(object, self.format)
+                .map_err(|reason| DataError::Line { file: self.file.clone(), line, reason })?;
+            Ok(Row { line, conversation, variables })
+        });
+        Some(row)
     }
 }
 
@@ -264,9 +205,10 @@ mod tests {
     }
 
     #[test]
-    fn reading_ends_after_the_first_error() {
+    fn reading_goes_on_behind_a_broken_line() {
         let mut rows = Rows::new(&b"x\n{\"prompt\":\"a\",\"completion\":\"b\"}\n"[..], "f");
         assert!(rows.next().unwrap().is_err());
+        assert_eq!(rows.next().unwrap().unwrap().line, 2);
         assert!(rows.next().is_none());
     }
 
@@ -292,7 +234,7 @@ mod tests {
                 "message 2 has the role \"usr\"",
             ),
             (b"[]", "line 1: "),
-            (b"{}", "neither messages nor prompt"),
+            (b"{}", "its keys (none) fit no format"),
             (b"{\"messages\":[]}", "list of messages is empty"),
             (b"{\"messages\":[{\"role\":\"user\"}]}", "message 1 has neither content nor tool_calls"),
             (b"{\"messages\":[{\"role\":\"user\",\"content\":null}]}", "message 1 has neither content"),
@@ -303,7 +245,7 @@ mod tests {
             (b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\"}]}", "message 1 has an empty answer"),
             (b"{\"messages\":[{\"role\":\"assistant\",\"content\":\"\",\"name\":\"x\"}]}", "an empty answer"),
             (b"{\"messages\":[{\"role\":\"\",\"content\":\"\"}]}", "message 1 has an empty role"),
-            (b"{\"messages\":[],\"prompt\":\"\"}", "both messages and prompt"),
+            (b"{\"messages\":[],\"prompt\":\"\",\"completion\":\"\"}", "messages and prompt-completion: choose"),
             (b"{\"prompt\":\"a\"}", "a prompt without a completion"),
             (b"{\"prompt\":\"a\",\"completion\":\"\"}", "the completion is empty"),
             (b"{\"prompt\":\"\xff\"}", "not UTF-8 from byte 12"),

@@ -18,8 +18,12 @@ pub struct Lengths {
     pub min: usize,
     /// Median (the lower of the two middle ones).
     pub median: usize,
-    /// 95 of 100 are at most this long (nearest rank).
+    /// 90 of 100 are at most this long (nearest rank).
+    pub p90: usize,
+    /// 95 of 100.
     pub p95: usize,
+    /// 99 of 100.
+    pub p99: usize,
     /// Longest.
     pub max: usize,
     /// Mean.
@@ -29,7 +33,18 @@ pub struct Lengths {
 impl Lengths {
     /// Statistics of `examples`; all zero when there are none.
     pub fn of(examples: &[Example]) -> Self {
-        let mut n: Vec<usize> = examples.iter().map(|e| e.ids.len()).collect();
+        Self::from_counts(examples.iter().map(|e| (e.ids.len(), e.targets())))
+    }
+
+    /// Statistics of documents of so many tokens and targets.
+    pub(super) fn from_counts(documents: impl Iterator<Item = (usize, usize)>) -> Self {
+        let mut live = 0;
+        let mut n: Vec<usize> = documents
+            .map(|(tokens, targets)| {
+                live += targets;
+                tokens
+            })
+            .collect();
         n.sort_unstable();
         let (Some(&min), Some(&max)) = (n.first(), n.last()) else { return Lengths::default() };
         let rank = |percent: usize| n[(n.len() * percent).div_ceil(100).max(1) - 1];
@@ -37,13 +52,20 @@ impl Lengths {
         Lengths {
             documents: n.len(),
             tokens,
-            live: examples.iter().map(Example::targets).sum(),
+            live,
             min,
             median: rank(50),
+            p90: rank(90),
             p95: rank(95),
+            p99: rank(99),
             max,
             mean: tokens as f64 / n.len() as f64,
         }
+    }
+
+    /// Targets by tokens; zero without any.
+    pub fn trained_share(&self) -> f64 {
+        self.live as f64 / self.tokens.max(1) as f64
     }
 }
 
@@ -68,6 +90,30 @@ pub fn split(examples: Vec<Example>, held_out: usize, seed: u64) -> Result<Split
     let mut first: HashMap<&[u32], usize> = HashMap::with_capacity(rows);
     let group: Vec<usize> =
         examples.iter().enumerate().map(|(i, e)| *first.entry(&e.ids).or_insert(i)).collect();
+    let parts = parts(&group, held_out, seed)?;
+    let mut out = Split::default();
+    for (example, part) in examples.into_iter().zip(parts) {
+        match part {
+            Part::Train => out.train.push(example),
+            Part::HeldOut => out.held_out.push(example),
+            Part::Twin => out.twins += 1,
+        }
+    }
+    Ok(out)
+}
+
+/// What becomes of a document.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Train,
+    HeldOut,
+    /// Repeats a held-out one.
+    Twin,
+}
+
+/// The part of every document; `group[i]` is the first one with the tokens of document `i`.
+pub(super) fn parts(group: &[usize], held_out: usize, seed: u64) -> Result<Vec<Part>, DataError> {
+    let rows = group.len();
     let mut order: Vec<usize> = (0..rows).filter(|&i| group[i] == i).collect();
     if held_out >= order.len() {
         return Err(DataError::Split { rows, distinct: order.len(), held_out });
@@ -75,15 +121,12 @@ pub fn split(examples: Vec<Example>, held_out: usize, seed: u64) -> Result<Split
     Rng::named(seed, "split").shuffle(&mut order);
     let mut held = vec![false; rows];
     order[..held_out].iter().for_each(|&i| held[i] = true);
-    let mut out = Split::default();
-    for (i, example) in examples.into_iter().enumerate() {
-        match (held[group[i]], group[i] == i) {
-            (false, _) => out.train.push(example),
-            (true, true) => out.held_out.push(example),
-            (true, false) => out.twins += 1,
-        }
-    }
-    Ok(out)
+    let part = |i: usize| match (held[group[i]], group[i] == i) {
+        (false, _) => Part::Train,
+        (true, true) => Part::HeldOut,
+        (true, false) => Part::Twin,
+    };
+    Ok((0..rows).map(part).collect())
 }
 
 /// How many of `held_out` stand in `train` too, token by token.

@@ -236,6 +236,40 @@ fn an_answer_without_a_prompt_does_not_train_its_first_token() {
 }
 
 #[test]
+fn a_plain_text_is_trained_whole_whether_there_is_a_template_or_not() {
+    let text = |variables| Row { line: 1, conversation: Conversation::Text("AB".into()), variables };
+    for format in [None, Some(&Chat as &dyn ChatFormat)] {
+        let stage = Tokenizing { format, ..tokenizing(&Chars, None) };
+        let example = stage.example(&text(Map::new()), "f").unwrap();
+        // The first token follows nothing, and the end is trained.
+        assert_eq!(show(&example), "A[B\0]");
+        let stage = Tokenizing { encoder: &Begins, ..stage };
+        let example = stage.example(&text(Map::new()), "f").unwrap();
+        assert_eq!((&example.ids[..], example.targets()), (&[1, 65, 66, 0][..], 3));
+        let tools = serde_json::json!({ "tools": [{}] }).as_object().unwrap().clone();
+        let error = stage.example(&text(tools), "f").unwrap_err().to_string();
+        assert!(error.contains("say nothing about a plain text"), "{error}");
+    }
+}
+
+#[test]
+fn a_conversation_without_an_assistant_is_dropped_with_its_line_and_the_rest_is_kept() {
+    let rows = [chat(&[("system", "S"), ("user", "Q")]), chat(&[("user", "Q"), ("assistant", "A")])];
+    let mut kept = 0;
+    let intake = tokenizing(&Chars, Some(&Chat))
+        .each(rows.into_iter().map(Ok), "f", |_| {
+            kept += 1;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!((intake.rows, intake.kept, kept), (2, 1, 1));
+    assert_eq!(intake.dropped, [Dropped { line: 7, why: Drop::NothingLive }]);
+    assert!(intake.judge("f", 9).is_ok());
+    let none = Intake { kept: 0, ..intake };
+    assert!(matches!(none.judge("f", 9), Err(DataError::NothingTrained { rows: 2, .. })));
+}
+
+#[test]
 fn a_template_that_rewrites_earlier_turns_is_refused_by_line_and_message() {
     let row = chat(&[("user", "Q"), ("assistant", "A"), ("user", "R"), ("assistant", "B")]);
     let error = tokenizing(&Chars, Some(&Forgets)).example(&row, "f.jsonl").unwrap_err().to_string();
@@ -368,7 +402,7 @@ fn a_template_that_masks_everything_is_an_error() {
 fn messages_without_a_template_an_unusable_text_and_an_empty_file_are_errors() {
     let row = chat(&[("user", "Q"), ("assistant", "A")]);
     let error = tokenizing(&Chars, None).example(&row, "f").unwrap_err().to_string();
-    assert!(error.contains("line 7: messages need a chat template"), "{error}");
+    assert!(error.contains("line 7: a conversation needs a chat template"), "{error}");
     let error =
         tokenizing(&Chars, Some(&Chat)).example(&chat(&[("assistant", "A")]), "f").unwrap_err().to_string();
     assert!(error.contains("the first message is the assistant's"), "{error}");

@@ -17,7 +17,7 @@ pub use evaluate::{HeldOut, Scores};
 pub(crate) use source::Order;
 pub use source::Source;
 
-use crate::data::Example;
+use crate::data::{Example, Examples};
 
 /// Fine-tuning of a decoder on packed conversations.
 ///
@@ -70,7 +70,8 @@ pub struct Trained {
 }
 
 impl Sft {
-    /// A fine-tuning of `model` from `params`; `frozen` holds the base of an adapted model.
+    /// A fine-tuning of `model` from `params`; `frozen` holds the base of an adapted model. `train` is a list of examples,
+    /// or [`Examples`] that may stand in a file.
     ///
     /// # Errors
     /// Settings that exclude each other, documents longer than a row, parameters of another model.
@@ -79,10 +80,10 @@ impl Sft {
         model: Decoder,
         params: Vec<f32>,
         frozen: Arc<Vec<f32>>,
-        train: Vec<Example>,
+        train: impl Into<Examples>,
         held_out: &[Example],
     ) -> Result<Self, SftError> {
-        let source = source::Conversations::new(train, config.tokens, config.seed)?;
+        let source = source::Conversations::new(train.into(), config.tokens, config.seed)?;
         Sft::from_source(config, model, params, frozen, Box::new(source), held_out)
     }
 

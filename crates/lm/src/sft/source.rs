@@ -2,7 +2,7 @@ use rhumb_core::EvalError;
 use rhumb_linalg::rng::Rng;
 use rhumb_nn::model::TokenBatch;
 
-use crate::data::{DataError, Example, PackedBatch, PackedRow, pack};
+use crate::data::{DataError, Examples, PackedBatch, PackedRow};
 
 /// Where the batches of a training come from.
 ///
@@ -51,15 +51,15 @@ impl Order {
 
 /// Packed conversations.
 pub(super) struct Conversations {
-    examples: Vec<Example>,
+    examples: Examples,
     rows: Vec<PackedRow>,
     len: usize,
     order: Order,
 }
 
 impl Conversations {
-    pub(super) fn new(examples: Vec<Example>, len: usize, seed: u64) -> Result<Self, DataError> {
-        let rows = pack(&examples, len)?;
+    pub(super) fn new(examples: Examples, len: usize, seed: u64) -> Result<Self, DataError> {
+        let rows = examples.pack(len)?;
         let order = Order::new(rows.len(), seed);
         Ok(Conversations { examples, rows, len, order })
     }
@@ -67,9 +67,16 @@ impl Conversations {
 
 impl Source for Conversations {
     fn batch(&mut self, first: u64, rows: usize) -> Result<TokenBatch, EvalError> {
-        let picked: Vec<PackedRow> =
-            (first..first + rows as u64).map(|i| self.rows[self.order.at(i)].clone()).collect();
-        Ok(PackedBatch::new(&self.examples, &picked, self.len).into())
+        let (mut documents, mut picked) = (Vec::new(), Vec::with_capacity(rows));
+        for i in first..first + rows as u64 {
+            let row = &self.rows[self.order.at(i)];
+            let from = documents.len();
+            for &d in &row.examples {
+                documents.push(self.examples.get(d).map_err(|e| EvalError::Unsupported(e.to_string()))?);
+            }
+            picked.push(PackedRow { examples: (from..documents.len()).collect(), used: row.used });
+        }
+        Ok(PackedBatch::new(&documents, &picked, self.len).into())
     }
 
     fn rows(&self) -> usize {

@@ -91,6 +91,16 @@ pub enum IoError {
         /// What is wrong and what to try.
         what: String,
     },
+    /// A row of a table cannot be read.
+    #[error("{}, row {row}: {what}; write the file again", .path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// The row, counted from one.
+        row: usize,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A JSON file does not parse.
     #[error("{} is not the JSON that was expected: {source}; restore the file from its source", .path.display())]
     Json {

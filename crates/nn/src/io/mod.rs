@@ -1,4 +1,4 @@
-//! Files: model folders, GGUF, safetensors, tokenizers and chat templates.
+//! Files: model folders, GGUF, safetensors, tokenizers, chat templates, tokens and Parquet tables.
 //!
 //! The model on disk is a folder in the layout of the Hugging Face Hub: `config.json`, `model.safetensors` (or
 //! shards with an index), `tokenizer.json`, `tokenizer_config.json`. Everything else is converted to and from
@@ -10,11 +10,14 @@ pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod model_dir;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 pub mod safetensors;
 pub mod template;
 mod tensor;
 pub mod tokenizer;
 pub mod tokens;
+pub mod words;
 
 pub use error::IoError;
 pub use tensor::{TensorData, TensorMap};

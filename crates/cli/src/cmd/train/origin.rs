@@ -65,7 +65,7 @@ pub(super) fn same_run(folder: &Path, earlier: &Manifest, now: &Manifest) -> Res
         )));
     }
     let changed = |key: &&str| earlier.versions.get(*key) != now.versions.get(*key);
-    let files: Vec<&str> = ["model", "data", "eval data"].into_iter().filter(changed).collect();
+    let files: Vec<&str> = ["model", "data", "eval data", "template"].into_iter().filter(changed).collect();
     if files.is_empty() {
         return Ok(());
     }

@@ -57,6 +57,8 @@ pub(super) struct Session<'a> {
     place: &'a Place,
     /// The folder.
     pub(super) out: PathBuf,
+    /// Texts that are written into it beside what every run has.
+    pub(super) files: Vec<(&'static str, String)>,
     global: Global,
 }
 
@@ -68,7 +70,7 @@ impl<'a> Session<'a> {
         global: Global,
     ) -> Self {
         let out = place.out.clone().unwrap_or_else(|| crate::session::fresh_folder(kind.label));
-        Session { kind, settings, place, out, global }
+        Session { kind, settings, place, out, files: Vec::new(), global }
     }
 
     /// Looks at the folder before anything is read: the run to go on with, or a place for a new one.
@@ -126,6 +128,9 @@ impl<'a> Session<'a> {
     ) -> Result<Output, Failure> {
         blocks::tell(&config.optimizer, sft.model().layout(), self.global)?;
         let folder = RunFolder::create(&self.out, self.place.resume)?;
+        for (name, text) in &self.files {
+            folder.write(name, text.as_bytes())?;
+        }
         let before = self.evaluate(&sft)?;
         let outcome = self.drive(&mut sft, config, &folder, manifest, stop)?;
         if outcome.reason == StopReason::Interrupted {

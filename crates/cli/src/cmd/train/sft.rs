@@ -1,11 +1,13 @@
 //! Supervised fine-tuning, from files to a model folder.
 
+pub(crate) mod intake;
 pub(crate) mod setup;
 
 use rhumb_lm::sft::Sft;
 use rhumb_nn::io::template::ChatTemplate;
 
-use self::setup::{config, named, prepare, read};
+use self::intake::read;
+use self::setup::{config_of, named, prepare};
 use super::session::{Kind, Session, too_large};
 use super::{Loss, Sft as Args, SftSettings, origin};
 use crate::exit::Failure;
@@ -29,7 +31,7 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     setup::check(s)?;
     says_something(s)?;
     let stop = interrupt::install()?;
-    let session = Session::new(&KIND, s, &args.place, global);
+    let mut session = Session::new(&KIND, s, &args.place, global);
     let earlier = session.earlier()?;
     if let Some(done) = earlier.as_ref().and_then(|_| session.finished_before()) {
         return Ok(done);
@@ -38,19 +40,20 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     if let Some(plain) = lm::definition(path)? {
         too_large(s, &setup::trained(s, &plain)?)?;
     }
-    let mut model = LanguageModel::open(path)?;
+    let mut model = LanguageModel::open_with(path, s.template.as_deref())?;
     let time = origin::template_time(earlier.as_ref());
     let tells_time = model.template.as_ref().is_some_and(ChatTemplate::tells_time);
     model.template = model.template.take().map(|t| t.at(time));
-    let data = read(s, &model)?;
+    let data = read(s, &model, Some(&session.out))?;
     data.warnings.iter().for_each(|w| warn(w));
     data.notes.iter().for_each(|n| global.note(n));
-    let config = config(s, &data.train)?;
+    session.files.extend(data.dropped().map(|text| ("dropped.jsonl", text)));
+    let config = config_of(s, &data.train)?;
     // A GGUF file tells its shape only when it is read.
     let estimate = too_large(s, &setup::trained(s, &model.decoder)?)?;
     let (decoder, params, frozen) = prepare(s, &mut model)?;
     let seconds = time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let data_files: Vec<_> = [("data", &s.data), ("eval data", &s.eval_data)]
+    let data_files: Vec<_> = [("data", &s.data), ("eval data", &s.eval_data), ("template", &s.template)]
         .into_iter()
         .filter_map(|(name, path)| Some((name, vec![path.clone()?])))
         .collect();

@@ -8,7 +8,7 @@ use rhumb_nn::model::Decoder;
 
 use super::{CONTROL, Measured, StudySettings, drive, name};
 use crate::cmd::train::Loss;
-use crate::cmd::train::sft::setup;
+use crate::cmd::train::sft::{intake, setup};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, from_eval};
 use crate::session::Context;
@@ -17,8 +17,8 @@ const NAMES: &[&str] = &["ce", "entropy", "surrogate"];
 
 pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, Failure> {
     let first = s.arm(Loss::Ce, ctx);
-    let mut model = LanguageModel::open(setup::named(&first)?.0)?;
-    let data = setup::read(&first, &model)?;
+    let mut model = LanguageModel::open_with(setup::named(&first)?.0, first.template.as_deref())?;
+    let data = intake::read(&first, &model, None)?;
     let gem = LossKind::GemLinear { beta: s.sft.beta };
     let held_out =
         HeldOut::new(&data.held_out, first.tokens as usize, gem).map_err(|e| Failure::new(Code::Usage, e))?;
@@ -37,7 +37,7 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
     let mut control = None;
     for &loss in &s.losses {
         let settings = s.arm(loss, ctx);
-        let config = setup::config(&settings, &data.train)?;
+        let config = setup::config_of(&settings, &data.train)?;
         model.params.clone_from(&weights);
         let (decoder, params, frozen) = setup::prepare(&settings, &mut model)?;
         setup::memory(&settings, &decoder)?.refuse_if_too_large(settings.memory_share)?;

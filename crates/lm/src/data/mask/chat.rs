@@ -192,7 +192,7 @@ impl Chat<'_> {
     }
 
     fn bad(&self, reason: String) -> DataError {
-        DataError::Line { file: self.file.into(), line: self.line, reason }
+        DataError::Text { file: self.file.into(), line: self.line, reason }
     }
 
     fn refused(&self, reason: String) -> DataError {

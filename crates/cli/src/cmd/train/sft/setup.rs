@@ -1,12 +1,10 @@
 //! From settings and files to what a fine-tuning starts from.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
 use rhumb_core::Role;
-use rhumb_lm::data::{DataError, Drop, Example, Lengths, Prepared, Rows, Tokenizing, repeated, split};
+use rhumb_lm::data::{Example, Examples};
 use rhumb_lm::sft::SftConfig;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, init};
@@ -21,114 +19,12 @@ use crate::table::counted;
 /// A definition to train, its trained parameters and its frozen ones.
 pub(crate) type Start = (Decoder, Vec<f32>, Arc<Vec<f32>>);
 
-/// What the data became.
-pub(crate) struct Data {
-    /// Conversations to train on.
-    pub(crate) train: Vec<Example>,
-    /// Conversations to judge by.
-    pub(crate) held_out: Vec<Example>,
-    /// What a user should know about them.
-    pub(crate) notes: Vec<String>,
-    /// What changes the meaning of the result.
-    pub(crate) warnings: Vec<String>,
-}
-
 /// The model and the data that the settings name.
 pub(crate) fn named(s: &SftSettings) -> Result<(&Path, &Path), Failure> {
     match (&s.model, &s.data) {
         (Some(model), Some(data)) => Ok((model, data)),
         _ => Err(Failure::usage("a fine-tuning needs a model and data: name both")),
     }
-}
-
-/// Reads and tokenizes what is trained on and what is held out.
-pub(crate) fn read(s: &SftSettings, model: &LanguageModel) -> Result<Data, Failure> {
-    let tokenizing = Tokenizing {
-        encoder: &model.tokenizer,
-        format: model.template.as_ref().map(|t| t as _),
-        eos: model.eos.first().copied(),
-        max_len: s.tokens as usize,
-    };
-    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
-    let prepared = read_file(named(s)?.1, &tokenizing, &mut warnings)?;
-    let data_error = |e: DataError| Failure::new(Code::Usage, e);
-    let (train, held_out) = match &s.eval_data {
-        Some(path) => {
-            let held_out = read_file(path, &tokenizing, &mut warnings)?.examples;
-            let same = repeated(&prepared.examples, &held_out);
-            if same > 0 {
-                warnings.push(format!(
-                    "{same} of {} held-out conversations are trained too: what is said about them is partly memory",
-                    held_out.len()
-                ));
-            }
-            (prepared.examples, held_out)
-        }
-        None => {
-            let parts = split(prepared.examples, s.held_out, s.seed).map_err(data_error)?;
-            if parts.twins > 0 {
-                notes.push(format!("{} repetitions of held-out conversations left out", parts.twins));
-            }
-            (parts.train, parts.held_out)
-        }
-    };
-    let l = Lengths::of(&train);
-    notes.push(format!(
-        "{} to train on, {} held out; tokens median {}, 95 % {}, longest {}; {} of {} tokens trained",
-        counted(l.documents as u64, "conversation"),
-        held_out.len(),
-        l.median,
-        l.p95,
-        l.max,
-        l.live,
-        l.tokens
-    ));
-    Ok(Data { train, held_out, notes, warnings })
-}
-
-fn read_file(path: &Path, tokenizing: &Tokenizing<'_>, notes: &mut Vec<String>) -> Result<Prepared, Failure> {
-    let file = File::open(path).map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
-        Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; check the path", path.display()))
-    })?;
-    let name = path.display().to_string();
-    let rows = Rows::new(BufReader::new(file), name.clone());
-    let prepared = tokenizing.run(rows, &name).map_err(|e| Failure::new(Code::Usage, e))?;
-    let lines = |l: &[usize]| {
-        let shown: Vec<String> = l.iter().take(10).map(usize::to_string).collect();
-        format!("{}{}", shown.join(", "), if l.len() > 10 { ", ..." } else { "" })
-    };
-    if !prepared.truncated.is_empty() {
-        notes.push(format!(
-            "{name}: {} cut at {} tokens (lines {})",
-            counted(prepared.truncated.len() as u64, "conversation"),
-            tokenizing.max_len,
-            lines(&prepared.truncated)
-        ));
-    }
-    for (why, text) in [(Drop::NothingLive, "without an answer"), (Drop::CutAway, "cut before the answer")] {
-        let dropped: Vec<usize> = prepared.dropped.iter().filter(|d| d.why == why).map(|d| d.line).collect();
-        if !dropped.is_empty() {
-            notes.push(format!(
-                "{name}: {} {text} dropped (lines {})",
-                counted(dropped.len() as u64, "conversation"),
-                lines(&dropped)
-            ));
-        }
-    }
-    let unusable = prepared.dropped.iter().filter_map(|d| match &d.why {
-        Drop::Unusable(reason) => Some((d.line, reason)),
-        Drop::NothingLive | Drop::CutAway => None,
-    });
-    if let Some((_, first)) = unusable.clone().next() {
-        let dropped: Vec<usize> = unusable.map(|(line, _)| line).collect();
-        notes.push(format!(
-            "{name}: {} that cannot be used dropped (lines {}); the first: {first}",
-            counted(dropped.len() as u64, "conversation"),
-            lines(&dropped)
-        ));
-    }
-    Ok(prepared)
 }
 
 /// The definition that is trained, on a model of this definition.
@@ -261,6 +157,12 @@ fn steps(s: &SftSettings, rows: usize) -> Result<u64, Failure> {
 pub(crate) fn config(s: &SftSettings, train: &[Example]) -> Result<SftConfig, Failure> {
     let rows =
         rhumb_lm::data::pack(train, s.tokens as usize).map_err(|e| Failure::new(Code::Usage, e))?.len();
+    config_for(s, rows)
+}
+
+/// The settings as the algorithm takes them, for the conversations of a file.
+pub(crate) fn config_of(s: &SftSettings, train: &Examples) -> Result<SftConfig, Failure> {
+    let rows = train.pack(s.tokens as usize).map_err(|e| Failure::new(Code::Usage, e))?.len();
     config_for(s, rows)
 }
 
