@@ -65,9 +65,9 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Conversations, Failure
     Ok(Box::new(Rows::new(BufReader::with_capacity(1 << 16, file), name).with_format(format)))
 }
 
-/// What a file of this name counts, for several of them.
+/// What a file of this name counts.
 pub(crate) fn unit(name: &str) -> &'static str {
-    if is_parquet(name) { "rows" } else { "lines" }
+    if is_parquet(name) { "row" } else { "line" }
 }
 
 /// Refuses a table no row of which can be a conversation. Where columns fit several formats, nulls may decide row by

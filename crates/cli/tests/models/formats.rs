@@ -131,7 +131,20 @@ fn a_broken_template_is_told_with_its_file_and_its_line() {
     for args in [
         vec!["data", "preview", "--model", &m, "--data", &d, "--template", &t],
         vec!["data", "check", "--model", &m, "--data", &d, "--template", &t],
-        vec!["train", "sft", "--model", &m, "--data", &d, "--template", &t, "--out", "never"],
+        vec![
+            "train",
+            "sft",
+            "--model",
+            &m,
+            "--data",
+            &d,
+            "--template",
+            &t,
+            "--out",
+            "never",
+            "--tokens",
+            "48",
+        ],
         vec!["generate", &m, "--chat", "Hi", "--template", &t],
     ] {
         refused(&args, 2, &["own.jinja", "line 3 of the chat template does not parse"]);

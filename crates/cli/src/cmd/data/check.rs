@@ -112,7 +112,7 @@ impl Found {
         let broken_too = broken.iter().map(|(line, reason)| (*line, "broken", reason.clone()));
         let mut reasons: Vec<_> = reasons.chain(broken_too).collect();
         reasons.sort_by_key(|(line, ..)| *line);
-        let unit = rows::unit(&name).trim_end_matches('s');
+        let unit = rows::unit(&name);
         for (line, _, reason) in reasons.iter().take(SHOWN) {
             self.text += &format!("  {unit} {line}: {reason}\n");
         }

@@ -46,6 +46,7 @@ pub(super) fn run(args: &Preview) -> Result<Output, Failure> {
     let special = special_tokens(&files);
     let name = args.data.display().to_string();
     let conversations = rows::open(&args.data, args.format)?;
+    let unit = rows::unit(&name);
     let tokenizing = Tokenizing {
         encoder: &tokenizer,
         format: template.as_ref().map(|t| t as &dyn ChatFormat),
@@ -66,7 +67,7 @@ pub(super) fn run(args: &Preview) -> Result<Output, Failure> {
             Ok(example) => example,
             Err(e) => {
                 let reason = e.to_string();
-                text += &format!("line {}: not used: {reason}\n\n", row.line);
+                text += &format!("{unit} {}: not used: {reason}\n\n", row.line);
                 json.push(json!({ "line": row.line, "unusable": reason }));
                 unusable = unusable.or(Some(e));
                 continue;
@@ -78,7 +79,7 @@ pub(super) fn run(args: &Preview) -> Result<Output, Failure> {
         let (tokens, trained) = (example.ids.len(), example.targets());
         let warning = if trained == 0 { " (this conversation trains nothing)" } else { "" };
         let inside = special_inside(&row.conversation, &special);
-        text += &format!("line {}: {trained} of {tokens} tokens trained{warning}\n", example.line);
+        text += &format!("{unit} {}: {trained} of {tokens} tokens trained{warning}\n", example.line);
         for p in &pieces {
             text += &paint.piece(p);
         }

@@ -201,7 +201,7 @@ impl FileIntake {
         let mut tell = |lines: &[usize], text: &str| {
             if !lines.is_empty() {
                 let n = counted(lines.len() as u64, "conversation");
-                out.push(format!("{name}: {n} {} ({} {})", text, rows::unit(name), shown(lines)));
+                out.push(format!("{name}: {n} {text} ({}s {})", rows::unit(name), shown(lines)));
             }
         };
         tell(&intake.truncated, &format!("cut at {tokens} tokens"));
