@@ -248,7 +248,7 @@ fn a_dry_run_that_would_train_nothing_says_why_and_ends_with_two() {
     assert!(problem("empty.jsonl", &[], &[]).contains("empty.jsonl holds no conversation"));
     let e = problem("mute.jsonl", &[user.clone(), user.clone()], &[]);
     assert!(e.contains("none of the 2 conversations has a token to train on"), "{e}");
-    let e = problem("one.jsonl", &[answer.clone()], &[]);
+    let e = problem("one.jsonl", std::slice::from_ref(&answer), &[]);
     assert!(e.contains("held out"), "{e}");
     // Every broken row is listed, not the first alone.
     let d = written(

@@ -72,9 +72,9 @@ pub(super) fn run(args: &Check, global: Global) -> Result<Output, Failure> {
         Ok((train, held_out)) => {
             let row = found.rows(s, &train, held_out)?;
             let fits = found.memory(s, &model)?;
-            if let Some((row, steps)) = row.filter(|_| fits && !args.no_timing) {
+            if let Some((row, pace)) = row.filter(|_| fits && !args.no_timing) {
                 global.note("computing one packed row, forward and backward");
-                found.time(s, &mut model, &row, &steps)?;
+                found.time(s, &mut model, &row, &pace)?;
             }
         }
         Err(e) => found.problem(e.to_string()),
@@ -143,7 +143,7 @@ impl Found {
         s: &SftSettings,
         train: &Examples,
         held_out: usize,
-    ) -> Result<Option<(TokenBatch, Steps)>, Failure> {
+    ) -> Result<Option<(TokenBatch, Pace)>, Failure> {
         let usage = |e: DataError| Failure::new(Code::Usage, e);
         let len = s.tokens as usize;
         let lengths = train.lengths();
@@ -183,7 +183,7 @@ impl Found {
         let row = PackedRow { examples: (0..documents.len()).collect(), used: first.used };
         let mut batch: TokenBatch = PackedBatch::new(&documents, &[row], len).into();
         batch.weight = 1.0 / batch.live().max(1) as f64;
-        Ok(Some((batch, Steps { per_step: per_step as u64, steps: config.steps, loss: config.loss })))
+        Ok(Some((batch, Pace { per_step: per_step as u64, steps: config.steps, loss: config.loss })))
     }
 
     /// Whether the memory suffices.
@@ -217,11 +217,11 @@ impl Found {
         s: &SftSettings,
         model: &mut LanguageModel,
         row: &TokenBatch,
-        steps: &Steps,
+        pace: &Pace,
     ) -> Result<(), Failure> {
         let (decoder, params, frozen) = setup::prepare(s, model)?;
         let mut grad = vec![0.0; params.len()];
-        let mut objective = DecoderObjective::new(decoder, steps.loss, s.recompute, frozen)
+        let mut objective = DecoderObjective::new(decoder, pace.loss, s.recompute, frozen)
             .map_err(|e| Failure::new(Code::Usage, e))?;
         let mut once = || {
             let began = Instant::now();
@@ -232,8 +232,8 @@ impl Found {
         if spent < QUICK_S {
             spent = spent.min(once()?);
         }
-        let step = spent * steps.per_step as f64;
-        let all = step * steps.steps as f64;
+        let step = spent * pace.per_step as f64;
+        let all = step * pace.steps as f64;
         self.text += &format!(
             "time about {} a step, {} in all: one packed row took {} forward and backward (measured); optimizer and \
              evaluations come on top\n",
@@ -261,7 +261,7 @@ impl Found {
 }
 
 /// What a training computes.
-struct Steps {
+struct Pace {
     per_step: u64,
     steps: u64,
     loss: LossKind,
