@@ -11,7 +11,8 @@ Writes fixtures/gem/reference.json. The definition is the one with log-probabili
     L = -sum_i q_i w_i (log p_y - log p_i),   q = softmax(z / beta),   w_i = 1 or sigmoid(0.01 (z_i - z_y)),
 
 with q and w detached; nothing here uses a closed form, so that the closed forms of the program are judged by
-something else. Only outputs are stored: scores come from the raw SplitMix64 stream of `seed`, row-major, as
+something else. Beside GEM stand its baselines: cross-entropy with an entropy bonus, label smoothing as PyTorch has it,
+cross-entropy times the detached probability of the label (dft), and cross-entropy alone (ce, and neft on given scores). Only outputs are stored: scores come from the raw SplitMix64 stream of `seed`, row-major, as
 (2u - 1) * scale with u = (x >> 11) / 2^53. Label -100 marks an ignored row.
 
 pass@k is computed from binomial coefficients in exact arithmetic.
@@ -30,6 +31,11 @@ ROOT = Path(__file__).resolve().parent.parent
 MASK = (1 << 64) - 1
 IGNORED = -100
 BETAS = (0.3, 0.5, 0.7, 0.9, 1.0)
+# name, parameter
+BASELINES = [
+    ("ce+entropy", 0.1), ("ce+entropy", 0.5), ("label-smoothing", 0.1), ("label-smoothing", 0.4),
+    ("neft", 5.0), ("dft", None),
+]
 # name, seed, rows, vocabulary, scale, labels
 CASES = [
     ("tiny", 1, 4, 8, 3.0, [2, 0, 7, 5]),
@@ -79,24 +85,44 @@ def entropy(z):
     return -(log_p.exp() * log_p).sum(-1)
 
 
-def loss(name, beta):
-    if name == "ce":
-        return cross_entropy
-    return lambda z, labels: gem(z, labels, beta, name.removeprefix("gem-"))
+def label_smoothing(z, labels, share):
+    return torch.nn.functional.cross_entropy(z, labels, reduction="none", label_smoothing=share)
 
 
-def variant(name, beta, z, labels):
+def dft(z, labels):
+    ce = cross_entropy(z, labels)
+    return (-ce).exp().detach() * ce
+
+
+def loss(name, x):
+    """The loss of that name with its parameter, and the scalar whose gradient it has."""
+    if name in ("ce", "neft"):
+        return cross_entropy, cross_entropy
+    if name == "dft":
+        return dft, lambda z, labels: 1 - (-cross_entropy(z, labels)).exp()
+    if name.startswith("gem-"):
+        cold = lambda z, labels: x * cross_entropy(z / x, labels)
+        return (lambda z, labels: gem(z, labels, x, name.removeprefix("gem-"))), cold
+    of = {
+        "ce+entropy": lambda z, labels: cross_entropy(z, labels) - x * entropy(z),
+        "label-smoothing": lambda z, labels: label_smoothing(z, labels, x),
+    }[name]
+    return of, of
+
+
+def variant(name, parameter, z, labels):
     z = z.clone().requires_grad_()
-    per_token = loss(name, beta)(z, labels)
+    value, lowered = loss(name, parameter)
+    per_token = value(z, labels)
     per_token.mean().backward()
     return {
         "loss": name,
-        "beta": beta,
+        "parameter": parameter,
         "per_token": per_token.detach().tolist(),
         "grad_row0_first4": z.grad[0, :4].tolist(),
         "grad_at_label": at_label(z.grad, labels).tolist(),
         "grad_l2": z.grad.norm().item(),
-        "surrogate_mean": (beta * cross_entropy(z.detach() / beta, labels)).mean().item(),
+        "surrogate_mean": lowered(z.detach(), labels).mean().item(),
     }
 
 
@@ -104,7 +130,7 @@ def case(name, seed, rows, vocab, scale, labels):
     live = [i for i, y in enumerate(labels) if y != IGNORED]
     z = scores(seed, rows, vocab, scale)
     zl, yl = z[live], torch.tensor([labels[i] for i in live])
-    variants = [("ce", 1.0)] + [(f"gem-{h}", b) for h in ("linear", "logsigmoid") for b in BETAS]
+    variants = [("ce", None)] + [(f"gem-{h}", b) for h in ("linear", "logsigmoid") for b in BETAS] + BASELINES
     return {
         "name": name,
         "seed": seed,

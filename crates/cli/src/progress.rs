@@ -115,8 +115,12 @@ impl Log {
         if let Some(steps) = self.steps {
             line += &format!("/{steps}");
         }
-        for (name, key) in [("loss", "loss"), ("cross-entropy", "ce"), ("held-out cross-entropy", "eval_ce")]
-        {
+        for (name, key) in [
+            ("loss", "loss"),
+            ("cross-entropy", "ce"),
+            ("held-out cross-entropy", "eval_ce"),
+            ("perplexity", "eval_ppl"),
+        ] {
             // With plain cross-entropy the first two are one number.
             let twin = key == "ce" && r.get("ce") == r.get("loss");
             if let Some(v) = r.get(key).filter(|_| !twin) {

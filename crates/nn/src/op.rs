@@ -59,8 +59,8 @@ pub struct Cx<'a, T> {
     pub data: Data<'a, T>,
     /// Temporary buffers, returned when the guard drops.
     pub scratch: &'a Pool<T>,
-    /// Seed of this step's dropout masks; `None` switches dropout off.
-    pub dropout: Option<u64>,
+    /// Seed of what is random in this sweep, dropout masks and noise on embeddings; `None` switches both off.
+    pub seed: Option<u64>,
     /// Key-value cache while generating; `None` in training.
     pub cache: Option<&'a KvCache<T>>,
     /// Factor on the loss and its gradient (the weight of this micro-batch).

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use rhumb_core::{Objective, Optimizer, SecondOrder};
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
-use rhumb_nn::loss::LossKind;
+use rhumb_nn::loss::{LOSSES, LossKind};
 use rhumb_nn::model::{
     Decoder, DecoderConfig, DecoderObjective, LoraConfig, Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective,
     Targets, TokenBatch, init,
@@ -147,9 +147,13 @@ fn cases<T: Real>() -> Vec<(String, Training<T>)> {
     }
     let model = Decoder::with_lora(config("llama"), &LoraConfig::default()).unwrap();
     out.push((format!("{} llama with adapters", T::NAME), Training::new(model, LossKind::Ce, false)));
-    let gem = LossKind::GemLinear { beta: 0.7 };
-    let model = Decoder::new(config("llama")).unwrap();
-    out.push((format!("{} llama, GEM", T::NAME), Training::new(model, gem, false)));
+    for loss in LOSSES.iter().filter(|l| l.name != "ce" && l.no_hessian.is_none()) {
+        let model = Decoder::new(config("llama")).unwrap();
+        let kind = loss.kind(None).unwrap();
+        let mut training = Training::new(model, kind, false);
+        training.objective.seed = Some(4);
+        out.push((format!("{} llama, {}", T::NAME, loss.name), training));
+    }
     out
 }
 

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use rhumb_nn::loss::{LossKind, RowStats};
+use rhumb_nn::loss::RowStats;
 use rhumb_nn::model::{TokenBatch, score};
 use serde::Serialize;
 use serde_json::json;
 
-use super::generate::positive;
-use super::train::Loss;
+use super::generate::{not_negative, positive, share};
+use super::train::loss::{Loss, standard};
 use crate::exit::{Code, Failure, read_text};
 use crate::lm::{LanguageModel, from_eval};
 use crate::output::{Global, Output};
@@ -25,8 +25,14 @@ pub(crate) struct Args {
     #[arg(long, value_enum)]
     pub(crate) loss: Option<Loss>,
     /// The temperature inside GEM.
-    #[arg(long, default_value_t = 0.7, requires = "loss", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = standard("beta"), requires = "loss", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) beta: f64,
+    /// Weight of the entropy in ce+entropy.
+    #[arg(long, default_value_t = standard("lambda"), requires = "loss", value_parser = not_negative, allow_negative_numbers = true)]
+    pub(crate) lambda: f64,
+    /// Share of a label that label-smoothing spreads over the vocabulary, below 1.
+    #[arg(long, default_value_t = standard("smoothing"), requires = "loss", value_parser = share, allow_negative_numbers = true)]
+    pub(crate) smoothing: f64,
 }
 
 /// What is scored.
@@ -51,14 +57,10 @@ pub(crate) fn run(args: &Args, _global: Global) -> Result<Output, Failure> {
         (None, Some(file)) => read_text(file)?,
         (None, None) => String::new(),
     };
-    if args.loss == Some(Loss::Ce) && (args.beta - 0.7).abs() > 0.0 {
-        return Err(Failure::usage(format!(
-            "--beta {} says nothing about --loss ce: choose gem-linear or gem-logsigmoid, or leave it out",
-            args.beta
-        )));
-    }
-    let kind = LossKind::parse(args.loss.map_or("ce", loss_name), args.beta)
-        .map_err(|e| Failure::new(Code::Usage, e))?;
+    let loss = args.loss.unwrap_or_default();
+    let numbers = [("beta", args.beta), ("lambda", args.lambda), ("smoothing", args.smoothing)];
+    Loss::refuse_idle(&[loss], &numbers)?;
+    let kind = loss.kind(&numbers)?;
     let lm = LanguageModel::open(&args.model)?;
     let ids = lm.tokenizer.encode_with_special(&text).map_err(|e| Failure::new(Code::Usage, e))?;
     if ids.len() < 2 {
@@ -93,27 +95,34 @@ pub(crate) fn run(args: &Args, _global: Global) -> Result<Output, Failure> {
     });
     let mut summary = Table::new(["mean over tokens", "nats"]);
     summary.row(["cross-entropy".to_owned(), number(ce)]).row(["entropy".to_owned(), number(entropy)]);
-    let gem = kind != LossKind::Ce;
-    if gem {
-        let name = kind.name();
+    let (name, entry) = (kind.name(), kind.entry());
+    let more = loss != Loss::CE;
+    if more {
         json[name] = json!(mean(|s| s.loss));
         json[format!("{name}_tokens")] = json!(column(|s| s.loss));
         json["surrogate_mean"] = json!(mean(|s| s.surrogate));
-        json["beta"] = json!(args.beta);
-        summary
-            .row([format!("{name}, beta {}", number(args.beta)), number(mean(|s| s.loss))])
-            .row(["beta x cross-entropy at temperature beta".to_owned(), number(mean(|s| s.surrogate))]);
+        let mut title = name.to_owned();
+        if let Some((name, x)) =
+            numbers.iter().find(|(name, _)| entry.parameter.is_some_and(|p| p.name == *name))
+        {
+            json[*name] = json!(x);
+            title += &format!(", {name} {}", number(*x));
+        }
+        summary.row([title, number(mean(|s| s.loss))]);
+        if !entry.lowers_ce() {
+            summary.row([entry.lowers.to_owned(), number(mean(|s| s.surrogate))]);
+        }
     }
 
     let mut text = String::new();
     if stats.len() <= LISTED {
         let mut header = vec!["id", "token", "cross-entropy", "entropy"];
-        header.extend(gem.then(|| kind.name()));
+        header.extend(more.then_some(name));
         let mut table = Table::new(header);
         for (s, id) in stats.iter().zip(&ids[1..]) {
             let token = lm.tokenizer.decode(&[*id], false).unwrap_or_default();
             let mut row = vec![id.to_string(), format!("{token:?}"), number(s.ce), number(s.entropy)];
-            row.extend(gem.then(|| number(s.loss)));
+            row.extend(more.then(|| number(s.loss)));
             table.row(row);
         }
         text = table.render() + "\n";
@@ -126,12 +135,4 @@ pub(crate) fn run(args: &Args, _global: Global) -> Result<Output, Failure> {
         number(ce.exp())
     );
     Ok(Output::new(text, json))
-}
-
-fn loss_name(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Ce => "ce",
-        Loss::GemLinear => "gem-linear",
-        Loss::GemLogSigmoid => "gem-logsigmoid",
-    }
 }

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod finished;
+pub(crate) mod loss;
 pub(crate) mod memory;
 mod origin;
 mod pretrain;
@@ -15,6 +16,7 @@ use rhumb_optim::{Kind, Preset, StateFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use self::loss::{Loss, Number, standard};
 use super::generate::{fraction, not_negative, positive, share};
 use super::plan::spelled;
 use crate::exit::Failure;
@@ -108,8 +110,17 @@ pub(crate) struct SftSettings {
     #[arg(long, value_enum, default_value = "ce")]
     pub(crate) loss: Loss,
     /// The temperature inside GEM, below 1 to keep diversity.
-    #[arg(long, default_value_t = 0.7, requires = "loss", value_parser = positive, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = standard("beta"), requires = "loss", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) beta: f64,
+    /// Weight of the entropy in ce+entropy.
+    #[arg(long, default_value_t = standard("lambda"), requires = "loss", value_parser = not_negative, allow_negative_numbers = true)]
+    pub(crate) lambda: f64,
+    /// Share of a label that label-smoothing spreads over the vocabulary, below 1.
+    #[arg(long, default_value_t = standard("smoothing"), requires = "loss", value_parser = share, allow_negative_numbers = true)]
+    pub(crate) smoothing: f64,
+    /// Size of the noise of neft on the token embeddings.
+    #[arg(long, default_value_t = standard("noise-alpha"), requires = "loss", value_parser = not_negative, allow_negative_numbers = true)]
+    pub(crate) noise_alpha: f64,
     /// Train low-rank adapters of this rank instead of the weights.
     #[arg(long, value_name = "RANK", conflicts_with = "full", value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
     pub(crate) lora: Option<u32>,
@@ -185,7 +196,10 @@ impl Default for SftSettings {
             beta2: 0.95,
             eps: 1e-8,
             loss: Loss::default(),
-            beta: 0.7,
+            beta: standard("beta"),
+            lambda: standard("lambda"),
+            smoothing: standard("smoothing"),
+            noise_alpha: standard("noise-alpha"),
             lora: None,
             full: false,
             lora_alpha: None,
@@ -209,19 +223,16 @@ impl Default for SftSettings {
     }
 }
 
-/// Losses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Loss {
-    /// Cross-entropy.
-    #[default]
-    Ce,
-    /// GEM with h(u) = u.
-    GemLinear,
-    /// GEM with h(u) = log sigmoid(u / 100).
-    #[value(name = "gem-logsigmoid")]
-    #[serde(rename = "gem-logsigmoid")]
-    GemLogSigmoid,
+impl SftSettings {
+    /// The numbers of the losses, under the names of their flags.
+    pub(crate) fn numbers(&self) -> [Number; 4] {
+        [
+            ("beta", self.beta),
+            ("lambda", self.lambda),
+            ("smoothing", self.smoothing),
+            ("noise-alpha", self.noise_alpha),
+        ]
+    }
 }
 
 /// Schedules.

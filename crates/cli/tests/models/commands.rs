@@ -118,6 +118,15 @@ fn a_score_has_one_value_for_every_token_but_the_first() {
     let s = rhumb(&args).json();
     let gap = s["ce_mean"].as_f64().unwrap() - s["entropy_mean"].as_f64().unwrap();
     assert!((s["gem-linear"].as_f64().unwrap() - gap).abs() < 1e-5);
+    // The weight of dft is the probability of the token.
+    let s = rhumb(&["score", &m, "--text", "hello", "--loss", "dft", "--json"]).json();
+    for (ce, dft) in numbers(&s["ce"]).iter().zip(numbers(&s["dft_tokens"])) {
+        assert!((dft - (-ce).exp() * ce).abs() < 1e-6, "{ce} {dft}");
+    }
+    let args = ["score", &m, "--text", "hello", "--loss", "ce+entropy", "--lambda", "0.5", "--json"];
+    let s = rhumb(&args).json();
+    let want = s["ce_mean"].as_f64().unwrap() - 0.5 * s["entropy_mean"].as_f64().unwrap();
+    assert!((s["ce+entropy"].as_f64().unwrap() - want).abs() < 1e-6 && s["lambda"] == 0.5, "{s}");
 }
 
 #[test]

@@ -107,6 +107,8 @@ fn a_study_without_sense_is_refused_with_its_keys() {
         ("gem/diversity", "algorithm.losses=[\"ce\",\"ce\"]", "none twice"),
         ("gem/diversity", "algorithm.losses=[\"gem\"]", "gem-linear"),
         ("gem/diversity", "algorithm.sft.model=\"m\"", "algorithm.sft.data belong together"),
+        ("gem/diversity", "algorithm.sft.lambda=0.5", "--lambda 0.5 says nothing"),
+        ("gem/diversity", "algorithm.sft.beta=0.0", "beta is 0"),
         ("gem/diversity", "algorithm.built_in.held_out=0", "have to be above 0"),
         ("gem/diversity", "algorithm.sft.optimiser=\"sgd\"", "did you mean `optimizer`"),
         (&path, "algorithm.sft.held_out=12", "hold out fewer"),

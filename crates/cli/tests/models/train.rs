@@ -44,6 +44,38 @@ fn a_run_leaves_a_model_that_answers_and_a_report() {
 }
 
 #[test]
+fn every_loss_trains_by_its_name_and_tells_what_it_lowers_beside_cross_entropy_and_perplexity() {
+    for (loss, flag, lowers) in [
+        ("ce+entropy", &["--lambda", "0.2"][..], Some("CE - lambda H")),
+        ("label-smoothing", &["--smoothing", "0.2"], Some("smoothed cross-entropy")),
+        ("neft", &["--noise-alpha", "10"], None),
+        ("dft", &[], Some("1 - p_y")),
+        ("gem-logsigmoid", &["--beta", "0.8"], Some("S = beta CE(z / beta)")),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let json = train(dir.path(), &data(dir.path(), None), &[&["--loss", loss], flag].concat()).json();
+        let held = json["held_out"].as_array().unwrap();
+        let names: Vec<&str> = held.iter().map(|h| h["name"].as_str().unwrap()).collect();
+        let want: Vec<&str> = lowers.into_iter().chain(["cross-entropy", "perplexity", "entropy"]).collect();
+        assert_eq!(names, want, "{loss}");
+        let at = |name: &str| &held[names.iter().position(|n| *n == name).unwrap()];
+        let (ce, perplexity) = (at("cross-entropy"), at("perplexity"));
+        for side in ["before", "after"] {
+            let want = ce[side].as_f64().unwrap().exp();
+            assert!((perplexity[side].as_f64().unwrap() / want - 1.0).abs() < 1e-12, "{loss}");
+        }
+        assert!(held[0]["after"].as_f64() < held[0]["before"].as_f64(), "{loss}: {}", held[0]);
+        let records = fs::read_to_string(dir.path().join("run/records.jsonl")).unwrap();
+        let last: serde_json::Value = serde_json::from_str(records.lines().last().unwrap()).unwrap();
+        for name in ["loss", "ce", "entropy", "accuracy", "tokens", "eval_ce", "eval_ppl"] {
+            assert!(last[name].is_number(), "{loss}: {name}");
+        }
+        let page = fs::read_to_string(dir.path().join("run/report.html")).unwrap();
+        assert_eq!(page.contains("does not hold that control"), loss.starts_with("gem"), "{loss}");
+    }
+}
+
+#[test]
 fn bad_input_is_refused_with_its_place_and_a_remedy() {
     let dir = tempfile::tempdir().unwrap();
     let broken = data(dir.path(), Some("{\"messages\": ["));

@@ -18,7 +18,7 @@ pub struct Summary {
     pub perplexity: f64,
     /// Entropy of the prediction at temperature 1.
     pub entropy: f64,
-    /// `S = beta CE(z / beta)`.
+    /// The scalar whose gradient training follows: `beta CE(z / beta)` for GEM.
     pub surrogate: f64,
     /// Share of tokens whose label has the largest score.
     pub accuracy: f64,

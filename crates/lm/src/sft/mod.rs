@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rhumb_core::checkpoint::{CheckpointError, StateReader, StateWriter};
 use rhumb_core::{Algorithm, EvalError, MemoryReport, Optimizer, Status, Step};
+use rhumb_linalg::rng::Rng;
 use rhumb_nn::model::{Decoder, DecoderObjective, TokenBatch};
 use rhumb_nn::op::LossReport;
 use rhumb_optim::{Schedule, clip_global_norm, global_norm};
@@ -24,7 +25,8 @@ use crate::data::{Example, Examples};
 /// # Equation
 /// Step `k` takes the next `batch * accumulate` rows of a seeded order that is drawn anew for every pass,
 /// averages the loss over all trained tokens of these rows (not over rows or micro-batches), clips the global
-/// norm of the gradient if asked to, and lets the optimizer step with the scheduled rate.
+/// norm of the gradient if asked to, and lets the optimizer step with the scheduled rate. The noise of `neft` is a
+/// function of the seed and of the place of the row in that order, so that the cut into micro-batches changes nothing.
 ///
 /// # State
 /// Parameters, optimizer, best evaluation. The order of the data is a function of the seed and the step, so
@@ -163,15 +165,26 @@ impl Sft {
         self.held_out.as_ref().map(|h| h.score(self.model(), &self.params, frozen)).transpose()
     }
 
-    /// Micro-batch `part` of step `k`.
-    fn micro_batch(&mut self, k: u64, part: usize) -> Result<TokenBatch, EvalError> {
-        let SftConfig { batch, accumulate, .. } = self.config;
-        self.source.batch((k * accumulate as u64 + part as u64) * batch as u64, batch)
+    /// First row of micro-batch `part` of step `k`.
+    fn first_row(&self, k: u64, part: usize) -> u64 {
+        (k * self.config.accumulate as u64 + part as u64) * self.config.batch as u64
     }
 
-    fn gradient(&mut self, batches: &[TokenBatch]) -> Result<(LossReport, f64), EvalError> {
+    fn micro_batch(&mut self, k: u64, part: usize) -> Result<TokenBatch, EvalError> {
+        let first = self.first_row(k, part);
+        self.source.batch(first, self.config.batch)
+    }
+
+    /// Seed of the noise in a micro-batch that begins with row `first`.
+    fn noise_seed(&self, first: u64) -> u64 {
+        let scalars = (self.config.tokens * self.model().config().width) as u64;
+        Rng::named(self.config.seed, "noise").next_u64().wrapping_add(first.wrapping_mul(scalars))
+    }
+
+    fn gradient(&mut self, k: u64, batches: &[TokenBatch]) -> Result<(LossReport, f64), EvalError> {
         let mut report = LossReport::default();
         for (i, b) in batches.iter().enumerate() {
+            self.objective.seed = Some(self.noise_seed(self.first_row(k, i)));
             report.add(&self.objective.gradient(&self.params, b, &mut self.grad, i > 0)?);
         }
         let norm = match self.config.clip_norm {
@@ -186,7 +199,8 @@ impl Sft {
     }
 
     /// Every tensor is updated as soon as its gradient is complete, up to the first gradient that is not finite.
-    fn stream(&mut self, lr: f64, batch: &TokenBatch) -> Result<LossReport, EvalError> {
+    fn stream(&mut self, k: u64, lr: f64, batch: &TokenBatch) -> Result<LossReport, EvalError> {
+        self.objective.seed = Some(self.noise_seed(self.first_row(k, 0)));
         let Sft { objective, optimizer, params, starts, .. } = self;
         optimizer.begin();
         let mut broken: Option<usize> = None;
@@ -226,9 +240,9 @@ impl Algorithm for Sft {
         let live: usize = batches.iter().map(TokenBatch::live).sum();
         batches.iter_mut().for_each(|b| b.weight = 1.0 / live.max(1) as f64);
         let (report, norm) = if self.config.update_in_backward {
-            (self.stream(lr, &batches[0])?, None)
+            (self.stream(s.k, lr, &batches[0])?, None)
         } else {
-            let (report, norm) = self.gradient(&batches)?;
+            let (report, norm) = self.gradient(s.k, &batches)?;
             self.optimizer.step(lr, &mut self.params, &self.grad);
             (report, Some(norm))
         };
@@ -295,6 +309,7 @@ impl Sft {
         s.evals.values += 1;
         let Some(m) = scores.summary() else { return Ok(()) };
         s.record.put("eval_ce", m.ce);
+        s.record.put("eval_ppl", m.perplexity);
         s.record.put("eval_entropy", m.entropy);
         s.record.put("eval_surrogate", m.surrogate);
         if self.best.as_ref().is_none_or(|b| m.ce < b.ce) {

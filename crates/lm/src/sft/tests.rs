@@ -2,7 +2,7 @@
 
 use rhumb_core::{Budget, CheckpointPlan, Manifest, RunControl, Streams};
 use rhumb_linalg::rng::Rng;
-use rhumb_nn::loss::LossKind;
+use rhumb_nn::loss::{LOSSES, LossKind};
 use rhumb_nn::model::{DecoderConfig, LoraConfig, init};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig};
 
@@ -125,14 +125,69 @@ fn accumulation_weighs_every_trained_token_alike() {
 }
 
 #[test]
+fn every_loss_trains_and_tells_the_same_sums() {
+    for loss in LOSSES {
+        let mut sft = full(SftConfig { loss: loss.kind(None).unwrap(), ..config(Kind::AdamMini) });
+        let before = sft.evaluate().unwrap().unwrap().summary().unwrap();
+        let mut record = rhumb_core::Record::default();
+        let (mut streams, mut evals) = (Streams::new(1), rhumb_core::Counts::default());
+        for k in 0..12 {
+            record = rhumb_core::Record::default();
+            sft.step(&mut Step { k, streams: &mut streams, record: &mut record, evals: &mut evals }).unwrap();
+        }
+        for name in ["loss", "ce", "entropy", "accuracy", "tokens", "eval_ce", "eval_ppl", "eval_entropy"] {
+            assert!(record.get(name).is_some_and(f64::is_finite), "{} {name}", loss.name);
+        }
+        let after = sft.evaluate().unwrap().unwrap().summary().unwrap();
+        assert_eq!(record.get("eval_ppl"), Some(after.ce.exp()));
+        assert!(after.surrogate < before.surrogate, "{}: {before:?} {after:?}", loss.name);
+    }
+}
+
+/// Noise large enough to be told from rounding.
+const NEFT: LossKind = LossKind::Neft { alpha: 2.0 };
+
+#[test]
+fn noise_on_embeddings_moves_training_by_the_seed_and_leaves_evaluation_alone() {
+    let run = |loss, seed| {
+        let mut sft = full(SftConfig { loss, seed, ..config(Kind::AdamW) });
+        let start = sft.evaluate().unwrap().unwrap();
+        drive(&mut sft, 3, None, false);
+        assert_eq!(sft.evaluate().unwrap(), sft.evaluate().unwrap());
+        (start, sft.params().to_vec())
+    };
+    let ((plain, ce), (same, neft)) = (run(LossKind::Ce, 5), run(NEFT, 5));
+    assert_eq!(plain, same);
+    assert_ne!(ce, neft);
+    assert_eq!(neft, run(NEFT, 5).1);
+    assert_ne!(neft, run(NEFT, 6).1);
+    assert_eq!(ce, run(LossKind::Neft { alpha: 0.0 }, 5).1);
+}
+
+#[test]
+fn noise_does_not_depend_on_the_cut_into_micro_batches() {
+    let one = SftConfig { loss: NEFT, batch: 4, ..config(Kind::AdamW) };
+    let four = SftConfig { batch: 1, accumulate: 4, ..one.clone() };
+    let streamed = SftConfig { update_in_backward: true, ..one.clone() };
+    let (mut a, mut b, mut c) = (full(one), full(four), full(streamed));
+    drive(&mut a, 5, None, false);
+    drive(&mut b, 5, None, false);
+    drive(&mut c, 5, None, false);
+    let worst = a.params().iter().zip(b.params()).fold(0f32, |m, (x, y)| m.max((x - y).abs()));
+    assert!(worst < 2e-4, "{worst}");
+    assert_eq!(a.params(), c.params());
+}
+
+#[test]
 fn a_resumed_run_ends_with_the_bits_of_an_undisturbed_one() {
     let dir = tempfile::tempdir().unwrap();
     let plan = CheckpointPlan { path: dir.path().join("state.bin"), every_steps: Some(3), every_s: None };
-    let mut whole = full(config(Kind::AdamMini));
+    let config = || SftConfig { loss: NEFT, ..config(Kind::AdamMini) };
+    let mut whole = full(config());
     drive(&mut whole, 12, None, false);
-    let mut first = full(config(Kind::AdamMini));
+    let mut first = full(config());
     drive(&mut first, 7, Some(&plan), false);
-    let mut second = full(config(Kind::AdamMini));
+    let mut second = full(config());
     drive(&mut second, 12, Some(&plan), true);
     assert_eq!(whole.params(), second.params());
     assert_eq!(whole.best(), second.best());

@@ -10,12 +10,9 @@ use rhumb_lm::quickstart::corpus::{Corpus, Sizes};
 use rhumb_nn::io::gguf::GgufFile;
 use rhumb_nn::io::template::ChatTemplate;
 use rhumb_nn::io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf, json_of_bytes};
-use rhumb_nn::loss::LossKind;
+use rhumb_nn::loss::{LOSSES, LossKind};
 use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, init};
 use serde_json::{Map, json};
-
-const KINDS: [LossKind; 3] =
-    [LossKind::Ce, LossKind::GemLinear { beta: 0.7 }, LossKind::GemLogsigmoid { beta: 0.7 }];
 
 fn decoder(vocab: usize) -> Decoder {
     let config = json!({
@@ -48,7 +45,7 @@ fn packing_changes_nothing<T: Real>(tolerance: f64) {
     let at = init::<T>(model.layout(), 2, 0.3, 1);
     let packed = pack(&examples, 40).unwrap();
     assert!(packed.len() < examples.len() / 2);
-    for kind in KINDS {
+    for kind in LOSSES.iter().map(|l| l.kind(None).unwrap()) {
         let (loss, grad) = sums(&model, &at, kind, &examples, &packed, 40);
         let rows = unpacked(&examples, 17).unwrap();
         let (mut want, mut total) = (0.0, vec![T::ZERO; at.len()]);

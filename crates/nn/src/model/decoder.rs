@@ -270,7 +270,9 @@ impl Decoder {
         let mut g = Graph::new();
         let mut inputs = vec![self.span(&self.embed)];
         inputs.extend(self.position.as_ref().map(|p| self.span(p)));
-        let mut x = g.push(Embed { rows: n, width: c.width, positions: self.position.is_some() }, &inputs);
+        let noise = plan.loss.map_or(0.0, LossKind::noise);
+        let embed = Embed { rows: n, width: c.width, positions: self.position.is_some(), noise };
+        let mut x = g.push(embed, &inputs);
         for (i, layer) in self.layers.iter().enumerate() {
             if plan.checkpoint {
                 g.checkpoint();

@@ -79,8 +79,8 @@ pub struct DecoderObjective<T: Real> {
     frozen: Arc<Vec<T>>,
     rope: Option<Arc<RopeTable<T>>>,
     tape: Option<(BatchShape, Tape<T>)>,
-    /// Seed of dropout masks for the next sweep.
-    pub dropout: Option<u64>,
+    /// Seed of the noise of the next sweep with gradients; `None` switches noise off.
+    pub seed: Option<u64>,
 }
 
 impl<T: Real> DecoderObjective<T> {
@@ -102,7 +102,7 @@ impl<T: Real> DecoderObjective<T> {
             )));
         }
         let plan = Plan { loss: Some(loss), checkpoint };
-        Ok(DecoderObjective { model, plan, frozen, rope: None, tape: None, dropout: None })
+        Ok(DecoderObjective { model, plan, frozen, rope: None, tape: None, seed: None })
     }
 
     /// The model.
@@ -144,7 +144,7 @@ impl<T: Real> DecoderObjective<T> {
             frozen: &self.frozen,
             data: batch.data(),
             weight: batch.effective_weight(),
-            dropout: self.dropout,
+            seed: self.seed,
         };
         match &mut self.tape {
             Some((_, tape)) => f(tape, req),

@@ -7,7 +7,7 @@ use crate::op::{Adj, Ctx, Cx, Ins, Needs, Op, TanCtx, Tans};
 ///
 /// The mask is a hash of the step's seed, the number of the layer and the index, so the backward pass
 /// computes it again instead of keeping it, and it does not depend on threads. Off (the identity) when the
-/// sweep has no dropout seed.
+/// sweep has no seed.
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
     /// Scalars.
@@ -22,7 +22,7 @@ impl Dropout {
     fn scaled<T: Real>(&self, cx: &Cx<'_, T>, x: &[T], y: &mut [T], add: bool) {
         let keep = T::of(1.0 / (1.0 - self.rate));
         let limit = (self.rate * (1u64 << 53) as f64) as u64;
-        let base = cx.dropout.map(|s| mix(s ^ mix(self.layer)));
+        let base = cx.seed.map(|s| mix(s ^ mix(self.layer)));
         for (i, (y, x)) in y.iter_mut().zip(x).enumerate() {
             let v = match base {
                 Some(b) if mix(b.wrapping_add(i as u64)) >> 11 < limit => T::ZERO,

@@ -1,4 +1,5 @@
 use rhumb_linalg::Real;
+use rhumb_linalg::rng::mix;
 
 use crate::kernel;
 use crate::op::{Adj, Ctx, Cx, Ins, Needs, Op, TanCtx, Tans};
@@ -8,6 +9,11 @@ use crate::op::{Adj, Ctx, Cx, Ins, Needs, Op, TanCtx, Tans};
 /// # Shapes
 /// `W [vocab, width]`, `P [positions, width]` (optional second input), `y [rows, width]`. Token numbers and
 /// positions come from the batch and must be in range; [`crate::model`] checks them before a sweep.
+///
+/// # Noise
+/// With a seed, scalar `i` of the output gains `u_i noise / sqrt(L width)`, `u` uniform in [-1, 1) and `L` the tokens of
+/// the document, within which positions rise. `u_i` is a hash of `seed + i`: a batch whose seed is larger by
+/// `rows * width` goes on with the noise of the one before. Jain et al. 2023, arXiv 2310.05914.
 #[derive(Clone, Copy, Debug)]
 pub struct Embed {
     /// Tokens.
@@ -16,6 +22,24 @@ pub struct Embed {
     pub width: usize,
     /// A position table is the second input.
     pub positions: bool,
+    /// Size of the noise, `alpha`.
+    pub noise: f64,
+}
+
+impl Embed {
+    fn shake<T: Real>(&self, cx: &Cx<'_, T>, y: &mut [T]) {
+        let Some(seed) = cx.seed.filter(|_| self.noise > 0.0) else { return };
+        let mut at = 0;
+        for document in cx.data.positions.chunk_by(|a, b| a < b) {
+            let scalars = document.len() * self.width;
+            let size = self.noise / (scalars as f64).sqrt();
+            for (i, y) in y[at..at + scalars].iter_mut().enumerate() {
+                let bits = mix(seed.wrapping_add((at + i) as u64)) >> 11;
+                *y += T::of((bits as f64 / (1u64 << 52) as f64 - 1.0) * size);
+            }
+            at += scalars;
+        }
+    }
 }
 
 impl<T: Real> Op<T> for Embed {
@@ -31,6 +55,7 @@ impl<T: Real> Op<T> for Embed {
     fn forward(&self, cx: &Cx<'_, T>, x: Ins<'_, T>, y: &mut [T], _: &mut [T]) {
         let p = if self.positions { Some(x[1]) } else { None };
         kernel::gather(y, self.width, x[0], cx.data.ids, p.map(|p| (p, cx.data.positions)), false);
+        self.shake(cx, y);
     }
     fn backward(&self, cx: &Cx<'_, T>, _: Ctx<'_, T>, dy: &[T], dx: &mut [Option<Adj<'_, T>>]) {
         if let Some(d) = &mut dx[0] {
@@ -68,3 +93,6 @@ impl<T: Real> Op<T> for Embed {
         self.backward(cx, at, t.tdy, tdx);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -163,7 +163,7 @@ impl<T: Real> Tape<T> {
             self.uses[out.0] += 1;
         }
         let scratch = std::mem::take(&mut self.scratch);
-        let cx = Cx { data, scratch: &scratch, dropout: None, cache, weight };
+        let cx = Cx { data, scratch: &scratch, seed: None, cache, weight };
         let from = Reads { cx: &cx, params, frozen };
         for n in 0..out.map_or(self.graph.nodes.len(), |v| v.0 + 1) {
             self.forward_node(from, n);

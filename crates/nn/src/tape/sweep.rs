@@ -18,8 +18,8 @@ pub struct Request<'a, T> {
     pub data: Data<'a, T>,
     /// Factor on the loss and its gradient.
     pub weight: f64,
-    /// Seed of the dropout masks; `None` switches dropout off.
-    pub dropout: Option<u64>,
+    /// Seed of dropout masks and of noise on embeddings; `None` switches both off.
+    pub seed: Option<u64>,
 }
 
 /// What receives a span of parameters with its complete gradient: position, parameters, gradient.
@@ -139,7 +139,7 @@ impl<T: Real> Tape<T> {
         self.release_all();
         let scratch = std::mem::take(&mut self.scratch);
         let cx =
-            Cx { data: req.data, scratch: &scratch, dropout: req.dropout, cache: None, weight: req.weight };
+            Cx { data: req.data, scratch: &scratch, seed: req.seed, cache: None, weight: req.weight };
         let report = self.run(Sweep { cx: &cx, params, frozen: req.frozen, grad, tangent }, input_grads);
         self.scratch = scratch;
         self.release_all();

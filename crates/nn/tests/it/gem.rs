@@ -17,7 +17,7 @@ fn eval(scores: &[f64], labels: &[u32], weight: f64) -> (LossReport, Vec<f64>) {
     let mut tape = Tape::new(graph).unwrap();
     let data = Data { targets: labels, ..Data::default() };
     let mut grad = vec![f64::NAN; scores.len()];
-    let request = Request { frozen: &[], data, weight, dropout: None };
+    let request = Request { frozen: &[], data, weight, seed: None };
     (tape.gradient(scores, request, &mut grad, false, &mut []).unwrap(), grad)
 }
 

@@ -270,8 +270,8 @@ fn one_and_two_threads_give_a_step_the_same_bits_where_every_loop_has_several_ta
     for (case, kind) in [
         ("nano-llama-long", LossKind::Ce),
         ("nano-qwen3", LossKind::GemLinear { beta: 0.7 }),
-        ("nano-qwen2", LossKind::Ce),
-        ("nano-gpt2", LossKind::Ce),
+        ("nano-qwen2", LossKind::CeEntropy { lambda: 0.1 }),
+        ("nano-gpt2", LossKind::LabelSmoothing { smoothing: 0.1 }),
     ] {
         let mut json = Fixture::read(case).json["config"].clone();
         let gpt2 = case == "nano-gpt2";

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use rhumb_core::Outcome;
 use rhumb_core::stats::Interval;
-use rhumb_lm::gem::{RowStats, Summary, paired_change};
+use rhumb_lm::gem::{LossEntry, RowStats, Summary, paired_change};
 use rhumb_lm::sft::{Scores, SftConfig};
-use rhumb_nn::loss::LossKind;
 use serde_json::json;
 
 use super::SftSettings;
@@ -43,11 +42,12 @@ fn caption(unit: &str) -> String {
     )
 }
 
-/// A quantity by name, of one token and of a summary.
-type Pick = (&'static str, fn(&RowStats) -> f64, fn(&Summary) -> f64);
+/// A quantity by name, of one token where it is a mean over them, and of a summary.
+type Pick = (&'static str, Option<fn(&RowStats) -> f64>, fn(&Summary) -> f64);
 
 const CE: &str = "cross-entropy";
 const ENTROPY: &str = "entropy";
+const PERPLEXITY: &str = "perplexity";
 
 /// A held-out quantity: name, value before and after, and the paired change.
 struct Change {
@@ -72,10 +72,14 @@ impl Finished<'_> {
     fn changes(&self) -> Vec<Change> {
         let (Some(b), Some(a)) = (&self.before, &self.after) else { return Vec::new() };
         let (Some(mb), Some(ma)) = (b.summary(), a.summary()) else { return Vec::new() };
-        let mut quantities: Vec<Pick> =
-            vec![(CE, |r| r.ce, |s| s.ce), (ENTROPY, |r| r.entropy, |s| s.entropy)];
-        if self.config.loss != LossKind::Ce {
-            quantities.insert(0, ("S = beta CE(z / beta)", |r| r.surrogate, |s| s.surrogate));
+        let mut quantities: Vec<Pick> = vec![
+            (CE, Some(|r| r.ce), |s| s.ce),
+            (PERPLEXITY, None, |s| s.perplexity),
+            (ENTROPY, Some(|r| r.entropy), |s| s.entropy),
+        ];
+        let loss = self.config.loss.entry();
+        if !loss.lowers_ce() {
+            quantities.insert(0, (loss.lowers, Some(|r| r.surrogate), |s| s.surrogate));
         }
         quantities
             .into_iter()
@@ -83,7 +87,7 @@ impl Finished<'_> {
                 name,
                 before: mean(&mb),
                 after: mean(&ma),
-                paired: paired_change(&b.documents, &a.documents, row, 0),
+                paired: row.and_then(|row| paired_change(&b.documents, &a.documents, row, 0)),
             })
             .collect()
     }
@@ -126,7 +130,7 @@ impl Finished<'_> {
     }
 
     fn verdict(&self) -> String {
-        verdict(&self.changes(), self.vocab, self.kind.unit)
+        verdict(&self.changes(), self.vocab, self.kind.unit, self.config.loss.entry())
     }
 
     pub(super) fn text(&self) -> String {
@@ -186,7 +190,7 @@ impl Finished<'_> {
             sections.push(Section::Text(caption(self.kind.unit)));
         }
         sections.push(Section::Table("Cost".into(), self.facts()));
-        if self.config.loss != LossKind::Ce {
+        if self.config.loss.is_gem() {
             sections.push(Section::Text(format!(
                 "S is eval_surrogate in the records. GEM at beta {} trains the model that cross-entropy gives when it is \
                  sampled at temperature {:.3}; before you credit GEM with diversity, compare with cross-entropy sampled at \
@@ -206,7 +210,7 @@ impl Finished<'_> {
 }
 
 /// What the changes come to.
-fn verdict(changes: &[Change], vocab: usize, unit: &str) -> String {
+fn verdict(changes: &[Change], vocab: usize, unit: &str, loss: &LossEntry) -> String {
     let Some(first) = changes.first() else {
         return format!("No held-out {unit}s, so nothing is said about what was learnt.");
     };
@@ -228,8 +232,10 @@ fn verdict(changes: &[Change], vocab: usize, unit: &str) -> String {
         (Some(true), Some(true)) => format!("{} fell on held-out {unit}s.", first.name),
         (Some(true), Some(false)) => format!(
             "{} fell on held-out {unit}s, and their cross-entropy rose: the model fits them worse. Fewer steps, a \
-                 smaller --lr, or a --beta nearer to 1.",
-            first.name
+                 smaller --lr{}.",
+            first.name,
+            loss.parameter
+                .map_or_else(String::new, |p| format!(", or a --{} nearer to {}", p.name, p.neutral))
         ),
         (Some(true), None) => {
             format!("{} fell on held-out {unit}s; their cross-entropy did not change clearly.", first.name)
@@ -243,7 +249,11 @@ fn verdict(changes: &[Change], vocab: usize, unit: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rhumb_lm::gem::LossKind;
+
     use super::*;
+
+    const GEM: &LossEntry = LossKind::GemLinear { beta: 0.7 }.entry();
 
     fn change(name: &'static str, before: f64, after: f64, low: f64, high: f64) -> Change {
         let mean = f64::midpoint(low, high);
@@ -254,25 +264,28 @@ mod tests {
     fn a_verdict_looks_at_the_fit_beside_the_trained_scalar() {
         let s = || change("S", 3.0, 2.0, -1.5, -0.5);
         let entropy = || change(ENTROPY, 1.0, 1.0, -0.1, 0.1);
-        let told = |ce: Change| verdict(&[s(), ce, entropy()], 49_152, "conversation");
+        let told = |ce: Change| verdict(&[s(), ce, entropy()], 49_152, "conversation", GEM);
         assert_eq!(told(change(CE, 3.0, 2.5, -0.9, -0.1)), "S fell on held-out conversations.");
         let worse = told(change(CE, 3.0, 3.5, 0.1, 0.9));
-        assert!(worse.contains("cross-entropy rose") && worse.contains("smaller --lr"), "{worse}");
+        assert!(
+            worse.contains("cross-entropy rose") && worse.contains("smaller --lr, or a --beta nearer to 1."),
+            "{worse}"
+        );
         assert!(told(change(CE, 3.0, 2.9, -0.3, 0.2)).contains("did not change clearly"));
         // Interval and mean over tokens disagree: nothing is claimed.
         assert!(
-            verdict(&[change(CE, 3.0, 3.1, -0.9, -0.1)], 300, "conversation")
+            verdict(&[change(CE, 3.0, 3.1, -0.9, -0.1)], 300, "conversation", GEM)
                 .contains("did not change clearly")
         );
-        assert!(verdict(&[change(CE, 3.0, 3.5, 0.1, 0.9)], 300, "conversation").contains("rose"));
+        assert!(verdict(&[change(CE, 3.0, 3.5, 0.1, 0.9)], 300, "conversation", GEM).contains("rose"));
     }
 
     #[test]
     fn weights_that_predict_everything_alike_are_no_success() {
         let fell = [change(CE, 15.0, 10.8, -5.0, -3.0), change(ENTROPY, 2.0, 10.8, 8.0, 9.0)];
-        let told = verdict(&fell, 49_152, "conversation");
+        let told = verdict(&fell, 49_152, "conversation", GEM);
         assert!(told.contains("nearly uniform") && told.contains("smaller --lr"), "{told}");
         let fresh = [change(CE, 10.8, 10.7, -0.2, -0.1), change(ENTROPY, 10.8, 10.79, -0.1, 0.1)];
-        assert_eq!(verdict(&fresh, 49_152, "window"), "cross-entropy fell on held-out windows.");
+        assert_eq!(verdict(&fresh, 49_152, "window", GEM), "cross-entropy fell on held-out windows.");
     }
 }

@@ -8,8 +8,9 @@ use rhumb_nn::io::template::ChatTemplate;
 
 use self::intake::read;
 use self::setup::{config_of, named, prepare};
+use super::loss::Loss;
 use super::session::{Kind, Session, too_large};
-use super::{Loss, Sft as Args, SftSettings, origin};
+use super::{Sft as Args, SftSettings, origin};
 use crate::exit::Failure;
 use crate::interrupt;
 use crate::lm::{self, LanguageModel};
@@ -77,13 +78,8 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
 
 /// Settings that would be ignored, and one that does the opposite of what GEM is for.
 fn says_something(s: &SftSettings) -> Result<(), Failure> {
-    if s.loss == Loss::Ce && (s.beta - SftSettings::default().beta).abs() > 0.0 {
-        return Err(Failure::usage(format!(
-            "--beta {} says nothing about --loss ce: choose gem-linear or gem-logsigmoid, or leave it out",
-            s.beta
-        )));
-    }
-    if s.loss != Loss::Ce && s.beta > 1.0 {
+    Loss::refuse_idle(&[s.loss], &s.numbers())?;
+    if s.loss.kind(&s.numbers())?.is_gem() && s.beta > 1.0 {
         warn(&format!(
             "--beta {} is above 1: the model that comes out is sharper than the data, not more diverse",
             s.beta

@@ -10,8 +10,8 @@ use rhumb_nn::model::{Decoder, init};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CONTROL, Measured, StudySettings, drive, name};
-use crate::cmd::train::Loss;
+use super::{CONTROL, Measured, StudySettings, drive};
+use crate::cmd::train::loss::Loss;
 use crate::cmd::train::sft::setup;
 use crate::exit::{Code, Failure};
 use crate::lm::from_eval;
@@ -72,9 +72,9 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
         let steps = config.steps;
         let train = corpus.fine_tune.clone();
         let mut sft = Sft::new(config, model.clone(), base.clone(), Arc::new(Vec::new()), train, &[])?;
-        drive(ctx, name(loss), steps, &mut sft)?;
-        arms.push((name(loss), values(&measured(sft.params())?)));
-        if loss == Loss::Ce {
+        drive(ctx, loss.name(), steps, &mut sft)?;
+        arms.push((loss.name(), values(&measured(sft.params())?)));
+        if loss == Loss::CE {
             let warm =
                 at_temperature(&model, sft.params(), control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(values(&measured(&warm)?));

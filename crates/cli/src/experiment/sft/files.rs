@@ -6,8 +6,8 @@ use rhumb_lm::sft::{HeldOut, Sft};
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::Decoder;
 
-use super::{CONTROL, Measured, StudySettings, drive, name};
-use crate::cmd::train::Loss;
+use super::{CONTROL, Measured, StudySettings, drive};
+use crate::cmd::train::loss::Loss;
 use crate::cmd::train::sft::{intake, setup};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, from_eval};
@@ -16,7 +16,7 @@ use crate::session::Context;
 const NAMES: &[&str] = &["ce", "entropy", "surrogate"];
 
 pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, Failure> {
-    let first = s.arm(Loss::Ce, ctx);
+    let first = s.arm(Loss::CE, ctx);
     let mut model = LanguageModel::open_with(setup::named(&first)?.0, first.template.as_deref())?;
     let data = intake::read(&first, &model, None)?;
     let gem = LossKind::GemLinear { beta: s.sft.beta };
@@ -43,11 +43,11 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
         setup::memory(&settings, &decoder)?.refuse_if_too_large(settings.memory_share)?;
         let steps = config.steps;
         let mut sft = Sft::new(config, decoder, params, frozen, data.train.clone(), &data.held_out)?;
-        drive(ctx, name(loss), steps, &mut sft)?;
+        drive(ctx, loss.name(), steps, &mut sft)?;
         let t = sft.finish();
         let params = if t.model.is_adapted() { t.model.merge(&t.frozen, &t.params) } else { t.params };
-        arms.push((name(loss), measured(&plain, &params)?));
-        if loss == Loss::Ce {
+        arms.push((loss.name(), measured(&plain, &params)?));
+        if loss == Loss::CE {
             let warm = at_temperature(&plain, &params, control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(measured(&plain, &warm)?);
         }

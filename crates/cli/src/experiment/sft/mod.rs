@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use self::built_in::BuiltIn;
 use super::{Experiment, Metrics};
-use crate::cmd::train::{Loss, SftSettings};
+use crate::cmd::train::SftSettings;
+use crate::cmd::train::loss::Loss;
 use crate::exit::Failure;
 use crate::report::Section;
 use crate::session::Context;
@@ -36,7 +37,7 @@ impl Default for StudySettings {
     fn default() -> Self {
         StudySettings {
             sft: SftSettings::default(),
-            losses: vec![Loss::Ce, Loss::GemLinear],
+            losses: vec![Loss::CE, Loss::GEM_LINEAR],
             built_in: BuiltIn::default(),
         }
     }
@@ -60,7 +61,10 @@ impl StudySettings {
                     .to_owned(),
             );
         }
-        Ok(())
+        // Beta is the control's too.
+        let numbers = self.sft.numbers().into_iter().filter(|(name, _)| *name != "beta");
+        Loss::refuse_idle(&self.losses, &numbers.collect::<Vec<_>>())
+            .map_err(|e| format!("algorithm.sft: {e}"))
     }
 
     /// The settings of one arm.
@@ -96,15 +100,6 @@ impl Experiment for StudySettings {
             None => built_in::run(self, ctx)?,
         };
         Ok(self.report(&measured, ctx))
-    }
-}
-
-/// Name of an arm, as the loss is called on the command line.
-fn name(loss: Loss) -> &'static str {
-    match loss {
-        Loss::Ce => "ce",
-        Loss::GemLinear => "gem-linear",
-        Loss::GemLogSigmoid => "gem-logsigmoid",
     }
 }
 

@@ -1,14 +1,18 @@
 use rhumb_linalg::rng::Rng;
 
 use super::*;
+use crate::loss::{LOSSES, LogitLoss, score_rows};
 use crate::op::Data;
 use crate::tape::Pool;
 
 const ROWS: usize = 13;
 const WIDTH: usize = 5;
 const VOCAB: usize = 37;
-const KINDS: [LossKind; 3] =
-    [LossKind::Ce, LossKind::GemLinear { beta: 0.7 }, LossKind::GemLogsigmoid { beta: 0.7 }];
+
+/// Every loss of the table.
+fn kinds() -> Vec<LossKind> {
+    LOSSES.iter().map(|l| l.kind(None).unwrap()).collect()
+}
 
 fn random(seed: u64, n: usize) -> Vec<f64> {
     let mut rng = Rng::new(seed);
@@ -19,18 +23,20 @@ fn labels() -> Vec<u32> {
     (0..ROWS as u32).map(|i| if i % 4 == 1 { IGNORE } else { (7 * i) % VOCAB as u32 }).collect()
 }
 
-struct Out {
+#[derive(Debug, PartialEq)]
+struct Out<T> {
     report: LossReport,
-    dh: Vec<f64>,
-    dw: Vec<f64>,
+    dh: Vec<T>,
+    dw: Vec<T>,
 }
 
-fn eval(head: &LmHead, h: &[f64], w: &[f64], targets: &[u32], weight: f64) -> Result<Out, EvalError> {
+fn eval<T: Real>(head: &LmHead, h: &[T], w: &[T], targets: &[u32], weight: f64) -> Result<Out<T>, EvalError> {
     let scratch = Pool::new();
     let data = Data { targets, ..Data::default() };
-    let cx = Cx { data, scratch: &scratch, dropout: None, cache: None, weight };
+    let cx = Cx { data, scratch: &scratch, seed: None, cache: None, weight };
     // Whatever lies in the buffers must be overwritten.
-    let (mut dh, mut dw) = (vec![f64::NAN; h.len()], vec![f64::NAN; w.len()]);
+    let nan = T::of(f64::NAN);
+    let (mut dh, mut dw) = (vec![nan; h.len()], vec![nan; w.len()]);
     let mut dx = [Some(Adj { buf: &mut dh, add: false }), Some(Adj { buf: &mut dw, add: false })];
     let report = head.eval(&cx, &[h, w], &mut dx)?;
     Ok(Out { report, dh, dw })
@@ -45,7 +51,7 @@ fn close(a: &[f64], b: &[f64]) {
 #[test]
 fn the_length_of_a_chunk_changes_neither_loss_nor_gradients() {
     let (h, w, y) = (random(1, ROWS * WIDTH), random(2, VOCAB * WIDTH), labels());
-    for kind in KINDS {
+    for kind in kinds() {
         let whole = eval(&LmHead::with_chunk(ROWS, WIDTH, VOCAB, kind, 64), &h, &w, &y, 0.1).unwrap();
         for chunk in [1, 7] {
             let cut = eval(&LmHead::with_chunk(ROWS, WIDTH, VOCAB, kind, chunk), &h, &w, &y, 0.1).unwrap();
@@ -58,16 +64,43 @@ fn the_length_of_a_chunk_changes_neither_loss_nor_gradients() {
 }
 
 #[test]
+fn chunks_agree_within_a_millionth_in_single_precision() {
+    let narrow = |x: Vec<f64>| x.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+    let (h, w, y) = (narrow(random(1, ROWS * WIDTH)), narrow(random(2, VOCAB * WIDTH)), labels());
+    for kind in kinds() {
+        let of = |chunk| eval(&LmHead::with_chunk(ROWS, WIDTH, VOCAB, kind, chunk), &h, &w, &y, 0.1).unwrap();
+        let whole = of(64);
+        for cut in [of(1), of(7)] {
+            let pairs = cut.dh.iter().zip(&whole.dh).chain(cut.dw.iter().zip(&whole.dw));
+            assert!(pairs.clone().all(|(a, b)| (a - b).abs() <= 1e-6), "{kind:?}");
+            assert!((cut.report.loss - whole.report.loss).abs() <= 1e-6, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn one_and_two_threads_give_the_same_bits() {
+    let (h, w, y) = (random(1, ROWS * WIDTH), random(2, VOCAB * WIDTH), labels());
+    let on = |threads: usize, kind: LossKind| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| eval(&LmHead::new(ROWS, WIDTH, VOCAB, kind), &h, &w, &y, 0.1).unwrap())
+    };
+    for kind in kinds() {
+        assert_eq!(on(1, kind), on(2, kind));
+    }
+}
+
+#[test]
 fn the_fused_head_agrees_with_scores_that_are_written_out() {
     let (h, w, y) = (random(3, ROWS * WIDTH), random(4, VOCAB * WIDTH), labels());
     let scores: Vec<f64> = (0..ROWS * VOCAB)
         .map(|i| (0..WIDTH).map(|k| h[i / VOCAB * WIDTH + k] * w[i % VOCAB * WIDTH + k]).sum())
         .collect();
-    for kind in KINDS {
+    for kind in kinds() {
         let fused = eval(&LmHead::new(ROWS, WIDTH, VOCAB, kind), &h, &w, &y, 1.0).unwrap();
         let scratch = Pool::new();
         let data = Data { targets: &y, ..Data::default() };
-        let cx = Cx { data, scratch: &scratch, dropout: None, cache: None, weight: 1.0 };
+        let cx = Cx { data, scratch: &scratch, seed: None, cache: None, weight: 1.0 };
         let mut dz = vec![f64::NAN; scores.len()];
         let mut dx = [Some(Adj { buf: &mut dz, add: false })];
         let report = LogitLoss::new(ROWS, VOCAB, kind).eval(&cx, &[&scores], &mut dx).unwrap();
@@ -84,7 +117,7 @@ fn the_fused_head_agrees_with_scores_that_are_written_out() {
 #[test]
 fn ignored_rows_have_no_loss_and_an_exactly_zero_gradient() {
     let (h, w, y) = (random(5, ROWS * WIDTH), random(6, VOCAB * WIDTH), labels());
-    for kind in KINDS {
+    for kind in kinds() {
         let out = eval(&LmHead::new(ROWS, WIDTH, VOCAB, kind), &h, &w, &y, 1.0).unwrap();
         for (i, row) in out.dh.chunks(WIDTH).enumerate() {
             assert_eq!(row.iter().all(|g| *g == 0.0), y[i] == IGNORE, "row {i}");
@@ -95,10 +128,17 @@ fn ignored_rows_have_no_loss_and_an_exactly_zero_gradient() {
 #[test]
 fn a_batch_without_a_live_row_has_loss_zero_and_gradient_zero() {
     let (h, w) = (random(5, ROWS * WIDTH), random(6, VOCAB * WIDTH));
-    for kind in KINDS {
+    for kind in kinds() {
         let out = eval(&LmHead::new(ROWS, WIDTH, VOCAB, kind), &h, &w, &[IGNORE; ROWS], 1.0).unwrap();
         assert_eq!(out.report, LossReport::default());
         assert!(out.dh.iter().chain(&out.dw).all(|g| *g == 0.0));
+        let scratch = Pool::new();
+        let data = Data { targets: &[IGNORE; 2], ..Data::default() };
+        let cx = Cx { data, scratch: &scratch, seed: None, cache: None, weight: 1.0 };
+        let mut dz = [f64::NAN; 6];
+        let mut dx = [Some(Adj { buf: &mut dz, add: false })];
+        let report = LogitLoss::new(2, 3, kind).eval(&cx, &[&[1.0; 6]], &mut dx).unwrap();
+        assert_eq!((report, dz), (LossReport::default(), [0.0; 6]));
     }
 }
 
@@ -106,30 +146,44 @@ fn a_batch_without_a_live_row_has_loss_zero_and_gradient_zero() {
 fn a_label_outside_the_vocabulary_is_an_error_that_names_it() {
     let (h, w, mut y) = (random(5, ROWS * WIDTH), random(6, VOCAB * WIDTH), labels());
     y[8] = VOCAB as u32;
-    let error =
-        eval(&LmHead::new(ROWS, WIDTH, VOCAB, LossKind::Ce), &h, &w, &y, 1.0).err().unwrap().to_string();
-    assert!(error.starts_with("label 37 of token 8 is outside the vocabulary of 37"), "{error}");
+    for kind in kinds() {
+        let error = eval(&LmHead::new(ROWS, WIDTH, VOCAB, kind), &h, &w, &y, 1.0).unwrap_err().to_string();
+        assert!(error.starts_with("label 37 of token 8 is outside the vocabulary of 37"), "{error}");
+    }
 }
 
 #[test]
 fn a_label_on_a_masked_column_is_an_error_that_names_it() {
     let data = Data { targets: &[2, 1], ..Data::default() };
     let scratch = Pool::new();
-    let cx = Cx { data, scratch: &scratch, dropout: None, cache: None, weight: 1.0 };
+    let cx = Cx { data, scratch: &scratch, seed: None, cache: None, weight: 1.0 };
     let scores = [0.0, 1.0, 2.0, 0.5, f64::NEG_INFINITY, 0.0];
-    for kind in KINDS {
+    for kind in kinds() {
         let error = LogitLoss::new(2, 3, kind).eval(&cx, &[&scores], &mut []).unwrap_err().to_string();
         assert!(error.starts_with("the score of label 1 is -inf"), "{error}");
     }
 }
 
 #[test]
-fn gem_logsigmoid_has_no_hessian_and_says_why() {
+fn a_loss_without_a_hessian_says_why_and_the_others_have_one() {
     let data = Data { targets: &[1], ..Data::default() };
     let scratch = Pool::new();
-    let cx = Cx { data, scratch: &scratch, dropout: None, cache: None, weight: 1.0 };
-    let error = LogitLoss::new(1, 3, KINDS[2])
-        .eval_tangent(&cx, &[&[0.0, 1.0, 2.0]], &[None], &mut [None], &mut [None])
-        .unwrap_err();
-    assert!(error.to_string().contains("no gradient of a function"), "{error}");
+    let cx = Cx { data, scratch: &scratch, seed: None, cache: None, weight: 1.0 };
+    for kind in kinds() {
+        let got = LogitLoss::new(1, 3, kind).eval_tangent(
+            &cx,
+            &[&[0.0, 1.0, 2.0]],
+            &[None],
+            &mut [None],
+            &mut [None],
+        );
+        match kind.entry().no_hessian {
+            None => assert!(got.is_ok(), "{kind:?}"),
+            Some(why) => {
+                let error = got.unwrap_err().to_string();
+                assert!(why.contains("no gradient of a function") && error.contains(why), "{error}");
+            }
+        }
+    }
+    assert!(LossKind::GemLogsigmoid { beta: 0.7 }.entry().no_hessian.is_some());
 }

@@ -55,7 +55,7 @@ impl<T: Real> MlpObjective<T> {
         let inputs = [&batch.inputs[..], values];
         let inputs = if values.is_empty() { &inputs[..1] } else { &inputs };
         let data = Data { targets: labels, inputs, ..Data::default() };
-        f(tape, Request { frozen: &[], data, weight: self.model.tape_weight(batch), dropout: None })
+        f(tape, Request { frozen: &[], data, weight: self.model.tape_weight(batch), seed: None })
     }
 
     /// The loss and its statistics, without gradients.

@@ -25,7 +25,7 @@ impl<T: Real> Bench<T> {
         let mut shapes = Shapes::default();
         (case.build)(&mut g, &mut shapes);
         assert_eq!(shapes.used, case.params, "{}: parameters of the table row", case.name);
-        let mut rng = Rng::named(5, case.name);
+        let mut rng = Rng::named(5, &case.name);
         // Through f32, so that both types start from the same values.
         let mut draw = |n: usize| (0..n).map(|_| T::of(f64::from(rng.normal() as f32))).collect();
         let (params, target) = (draw(case.params), draw(case.tokens * 64));
@@ -51,7 +51,7 @@ impl<T: Real> Bench<T> {
             targets: &self.targets,
             inputs: if len == 0 { &[] } else { &inputs },
         };
-        let req = Request { frozen: &[], data, weight: 0.3, dropout: Some(11) };
+        let req = Request { frozen: &[], data, weight: 0.3, seed: Some(11) };
         f(&mut self.tape, &self.params, req)
     }
 

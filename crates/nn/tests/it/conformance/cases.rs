@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rhumb_linalg::Real;
-use rhumb_nn::loss::{LmHead, LogitLoss, LossKind, Mse};
+use rhumb_nn::loss::{LOSSES, LmHead, LogitLoss, LossKind, Mse};
 use rhumb_nn::ops::*;
 use rhumb_nn::tape::{Graph, Span, Src, Var};
 
@@ -27,12 +27,15 @@ pub(super) enum Field {
 
 /// A graph under test: parameters are everything that is differentiated.
 pub(super) struct Case<T: Real> {
-    pub(super) name: &'static str,
+    pub(super) name: String,
     pub(super) params: usize,
     pub(super) field: Field,
     pub(super) tokens: usize,
-    pub(super) build: fn(&mut Graph<T>, &mut Shapes),
+    pub(super) build: Build<T>,
 }
+
+/// Puts the operation under test into a graph.
+type Build<T> = Box<dyn Fn(&mut Graph<T>, &mut Shapes)>;
 
 /// Hands out parameter spans one after another.
 #[derive(Default)]
@@ -113,26 +116,54 @@ fn long_attention<T: Real>(g: &mut Graph<T>, s: &mut Shapes, kv_heads: usize, ro
     end(g, y, LONG_N * 8);
 }
 
-const LINEAR: LossKind = LossKind::GemLinear { beta: 0.7 };
-const LOGSIGMOID: LossKind = LossKind::GemLogsigmoid { beta: 0.7 };
+/// The head and the loss on given scores, with every loss of the table.
+fn losses<T: Real>() -> Vec<Case<T>> {
+    let mut out = Vec::new();
+    for loss in LOSSES {
+        let kind = loss.kind(None).unwrap();
+        let field = match (kind, loss.no_hessian) {
+            (_, Some(_)) => Field::Free,
+            (LossKind::GemLinear { .. } | LossKind::Dft, None) => Field::Symmetric,
+            _ => Field::Gradient,
+        };
+        let mut push = |name: String, params: usize, build: Build<T>| {
+            out.push(Case { name, params, field, tokens: N, build });
+        };
+        for chunk in [64, 2] {
+            let name = format!("lm-head {} in chunks of {chunk}", loss.name);
+            push(name, N * 5 + 35, Box::new(move |g, s| head(g, s, kind, chunk)));
+        }
+        let logits = move |g: &mut Graph<T>, s: &mut Shapes| {
+            let x = var(g, s, N * 7);
+            g.finish(LogitLoss::new(N, 7, kind), &[x.into()]);
+        };
+        push(format!("logit loss {}", loss.name), N * 7, Box::new(logits));
+    }
+    out
+}
 
 #[expect(clippy::too_many_lines, reason = "one table, one row per operation")]
 pub(super) fn cases<T: Real>() -> Vec<Case<T>> {
     fn case<T: Real>(name: &'static str, params: usize, build: fn(&mut Graph<T>, &mut Shapes)) -> Case<T> {
-        Case { name, params, field: Field::Gradient, tokens: N, build }
+        Case { name: name.to_owned(), params, field: Field::Gradient, tokens: N, build: Box::new(build) }
     }
     fn long<T: Real>(name: &'static str, width: usize, build: fn(&mut Graph<T>, &mut Shapes)) -> Case<T> {
         Case { tokens: LONG_N, ..case(name, LONG_N * width, build) }
     }
-    vec![
+    let mut all = vec![
         case("embedding", 9 * 4, |g, s| {
             let w = s.take(9 * 4);
-            let y = g.push(Embed { rows: N, width: 4, positions: false }, &[w]);
+            let y = g.push(Embed { rows: N, width: 4, positions: false, noise: 0.0 }, &[w]);
             end(g, y, N * 4);
         }),
         case("embedding with positions", 9 * 4 + 5 * 4, |g, s| {
             let (w, p) = (s.take(9 * 4), s.take(5 * 4));
-            let y = g.push(Embed { rows: N, width: 4, positions: true }, &[w, p]);
+            let y = g.push(Embed { rows: N, width: 4, positions: true, noise: 0.0 }, &[w, p]);
+            end(g, y, N * 4);
+        }),
+        case("embedding with noise", 9 * 4, |g, s| {
+            let w = s.take(9 * 4);
+            let y = g.push(Embed { rows: N, width: 4, positions: false, noise: 5.0 }, &[w]);
             end(g, y, N * 4);
         }),
         case("linear", N * 5 + 20, |g, s| linear(g, s, false, false)),
@@ -211,31 +242,6 @@ pub(super) fn cases<T: Real>() -> Vec<Case<T>> {
             let x = var(g, s, N * 5);
             end(g, x, N * 5);
         }),
-        case("lm-head ce", N * 5 + 35, |g, s| head(g, s, LossKind::Ce, 64)),
-        case("lm-head ce in chunks of two", N * 5 + 35, |g, s| head(g, s, LossKind::Ce, 2)),
-        Case {
-            field: Field::Symmetric,
-            ..case("lm-head gem-linear", N * 5 + 35, |g, s| head(g, s, LINEAR, 64))
-        },
-        Case {
-            field: Field::Symmetric,
-            ..case("lm-head gem-linear in chunks of two", N * 5 + 35, |g, s| head(g, s, LINEAR, 2))
-        },
-        Case {
-            field: Field::Free,
-            ..case("lm-head gem-logsigmoid", N * 5 + 35, |g, s| head(g, s, LOGSIGMOID, 64))
-        },
-        Case {
-            field: Field::Symmetric,
-            ..case("logit loss gem-linear", N * 7, |g, s| {
-                let x = var(g, s, N * 7);
-                g.finish(LogitLoss::new(N, 7, LINEAR), &[x.into()]);
-            })
-        },
-        case("logit loss", N * 7, |g, s| {
-            let x = var(g, s, N * 7);
-            g.finish(LogitLoss::new(N, 7, LossKind::Ce), &[x.into()]);
-        }),
         case("a value read three times", N * 5 + 25, |g, s| {
             let x = var(g, s, N * 5);
             let w = s.take(25);
@@ -266,5 +272,7 @@ pub(super) fn cases<T: Real>() -> Vec<Case<T>> {
             g.keep();
             end(g, y, N * 5);
         }),
-    ]
+    ];
+    all.extend(losses());
+    all
 }

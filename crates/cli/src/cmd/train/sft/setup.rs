@@ -6,12 +6,11 @@ use std::sync::Arc;
 use rhumb_core::Role;
 use rhumb_lm::data::{Example, Examples};
 use rhumb_lm::sft::SftConfig;
-use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, init};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
 
 use super::super::memory::{Estimate, Shape};
-use super::super::{Loss, MAX_STEPS, ScheduleName, SftSettings};
+use super::super::{MAX_STEPS, ScheduleName, SftSettings};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, adapters};
 use crate::table::counted;
@@ -170,11 +169,6 @@ pub(crate) fn config_of(s: &SftSettings, train: &Examples) -> Result<SftConfig, 
 pub(crate) fn config_for(s: &SftSettings, rows: usize) -> Result<SftConfig, Failure> {
     check(s)?;
     let steps = steps(s, rows)?;
-    let loss = match s.loss {
-        Loss::Ce => LossKind::Ce,
-        Loss::GemLinear => LossKind::GemLinear { beta: s.beta },
-        Loss::GemLogSigmoid => LossKind::GemLogsigmoid { beta: s.beta },
-    };
     let config = SftConfig {
         steps,
         batch: s.batch as usize,
@@ -190,7 +184,7 @@ pub(crate) fn config_for(s: &SftSettings, rows: usize) -> Result<SftConfig, Fail
             warmup_steps: (s.warmup * steps as f64).round() as u64,
             ..ScheduleConfig::default()
         },
-        loss,
+        loss: s.loss.kind(&s.numbers())?,
         clip_norm: (s.clip > 0.0).then_some(s.clip),
         recompute: s.recompute,
         update_in_backward: s.update_in_backward,
