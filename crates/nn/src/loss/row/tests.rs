@@ -98,7 +98,8 @@ fn every_loss_matches_the_differentiated_definition_in_f64() {
 fn every_loss_matches_the_definition_in_f32() {
     replay::<f32>(|case| match case {
         "wide" => Tolerance { loss: (2e-6, 0.0), grad: 1e-6 },
-        "hot" => Tolerance { loss: (1e-6, 0.0), grad: 1e-6 },
+        // dft is as small as e^-289 there.
+        "hot" => Tolerance { loss: (1e-6, 1e-30), grad: 1e-6 },
         _ => Tolerance { loss: (1e-6, 1e-6), grad: 1e-6 },
     });
 }
