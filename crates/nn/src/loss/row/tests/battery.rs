@@ -170,7 +170,7 @@ fn a_piece_of_masked_columns_merges_to_nothing() {
             assert_eq!(merged.finish(z[2]), state.finish(z[2]));
             let mut piece = masked;
             merged.gradient(&mut piece, None, z[2], 1.0);
-            assert_eq!(piece, [0.0; 9]);
+            assert!(piece.iter().all(|g| *g == 0.0));
         }
     }
 }
@@ -224,8 +224,8 @@ fn a_label_on_a_masked_column_has_no_finite_loss_and_no_gradient() {
         let s = row(kind, &mut z, 1, Some(1.0));
         assert_eq!((s.ce, s.loss, z), (f64::INFINITY, f64::INFINITY, [0.0; 3]));
         let (mut z, mut t) = ([1.0, f64::NEG_INFINITY, 0.5], [1.0; 3]);
-        assert_eq!(row_tangent(kind, &mut z, 1, 1.0, &mut t).loss, f64::INFINITY);
-        assert_eq!((z, t), ([0.0; 3], [0.0; 3]));
+        let s = row_tangent(kind, &mut z, 1, 1.0, &mut t);
+        assert_eq!((s.loss, z, t), (f64::INFINITY, [0.0; 3], [0.0; 3]));
     }
 }
 
