@@ -138,8 +138,7 @@ impl<T: Real> Tape<T> {
         self.check(params.get(), req.frozen, &req.data)?;
         self.release_all();
         let scratch = std::mem::take(&mut self.scratch);
-        let cx =
-            Cx { data: req.data, scratch: &scratch, seed: req.seed, cache: None, weight: req.weight };
+        let cx = Cx { data: req.data, scratch: &scratch, seed: req.seed, cache: None, weight: req.weight };
         let report = self.run(Sweep { cx: &cx, params, frozen: req.frozen, grad, tangent }, input_grads);
         self.scratch = scratch;
         self.release_all();
