@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Train(cmd::train::Command),
     /// Let a model answer or go on with a text.
     Generate(cmd::generate::Args),
+    /// Talk with a model, turn by turn.
+    Chat(cmd::chat::Args),
     /// Cross-entropy and entropy of a text, token by token.
     Score(cmd::score::Args),
     /// Import, inspect, export or download a model.

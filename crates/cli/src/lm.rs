@@ -1,7 +1,7 @@
 //! Language models from disk, ready for training, generation and scoring.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rhumb_core::EvalError;
 use rhumb_nn::io::model_dir::ModelFiles;
@@ -15,6 +15,8 @@ use crate::exit::{Code, Failure, read_text};
 
 /// A model with everything around it. `Tokenizer` and `ChatTemplate` are what `rhumb_lm::data` asks for.
 pub(crate) struct LanguageModel {
+    /// Where it was opened.
+    pub(crate) path: PathBuf,
     /// Configuration and tokenizer as they are on disk. The weights are in `params` only, since two copies of
     /// them would be most of the memory.
     pub(crate) files: ModelFiles,
@@ -46,7 +48,7 @@ impl LanguageModel {
         drop(tensors);
         let (tokenizer, template) = text_side(path, &files)?;
         let eos = eos(&tokenizer, &files);
-        Ok(LanguageModel { files, decoder, params, tokenizer, template, eos })
+        Ok(LanguageModel { path: path.to_owned(), files, decoder, params, tokenizer, template, eos })
     }
 
     /// Writes the model with these weights as a folder that [`LanguageModel::open`] reads.
@@ -196,7 +198,6 @@ fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use std::path::PathBuf;
     use std::sync::Arc;
 
     use rhumb_nn::loss::LossKind;

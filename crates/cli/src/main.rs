@@ -48,6 +48,7 @@ fn dispatch(command: Command, global: Global) -> Result<Output, Failure> {
         Command::Quickstart(a) => cmd::quickstart::run(&a, global),
         Command::Train(c) => cmd::train::run(&c, global),
         Command::Generate(a) => cmd::generate::run(&a, global),
+        Command::Chat(a) => cmd::chat::run(&a, global),
         Command::Score(a) => cmd::score::run(&a, global),
         Command::Model(c) => cmd::model::run(&c, global),
         Command::Data(c) => cmd::data::run(&c, global),

@@ -3,6 +3,7 @@
 //! A tape of fused operations over flat buffers, generic over `f32` and `f64`, with three rules per
 //! operation: forward, backward, and the tangent of both.
 
+pub mod complete;
 pub mod io;
 mod kernel;
 pub mod loss;

@@ -17,6 +17,8 @@ pub struct SamplerConfig {
     pub top_p: f64,
     /// Only tokens at least this fraction as probable as the best; 0 keeps all.
     pub min_p: f64,
+    /// Logits of tokens that were seen are divided by this where positive and multiplied where negative; 1 leaves them.
+    pub repetition_penalty: f64,
     /// Seed of the draws.
     pub seed: u64,
 }
@@ -24,7 +26,15 @@ pub struct SamplerConfig {
 impl Default for SamplerConfig {
     /// Plain sampling from the model's distribution.
     fn default() -> Self {
-        SamplerConfig { greedy: false, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, seed: 0 }
+        SamplerConfig {
+            greedy: false,
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            seed: 0,
+        }
     }
 }
 
@@ -45,6 +55,12 @@ impl SamplerConfig {
                 "give a number above 0 and at most 1",
             ),
             ("min_p", self.min_p, (0.0..=1.0).contains(&self.min_p), "give a number from 0 to 1"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty > 0.0 && self.repetition_penalty.is_finite(),
+                "give a number above 0; 1 is no penalty, 1.1 a mild one",
+            ),
         ];
         match checks.into_iter().find(|(_, _, good, _)| !good) {
             Some((name, value, _, hint)) => Err(SampleError::Setting { name, value, hint }),
@@ -87,11 +103,11 @@ pub enum SampleError {
 /// Draws tokens, with a random stream of its own.
 ///
 /// # Equation
-/// p = softmax(z / T); keep the k largest and renormalise; keep the smallest set of largest p whose sum reaches
+/// z of seen tokens, penalised; p = softmax(z / T); keep the k largest and renormalise; keep the smallest set of largest p whose sum reaches
 /// top-p and renormalise; keep p >= min-p max p and renormalise; draw. Equal logits rank by token id, lower first.
 ///
 /// # Reference
-/// top-k: Fan, Lewis, Dauphin, ACL 2018; top-p: Holtzman et al., ICLR 2020; min-p: Nguyen et al., ICLR 2025.
+/// repetition penalty: Keskar et al. 2019, of prompt and answer; top-k: Fan, Lewis, Dauphin, ACL 2018; top-p: Holtzman et al., ICLR 2020; min-p: Nguyen et al., ICLR 2025.
 ///
 /// # Cost
 /// One pass over the logits; a partial sort with top-k, a sort with top-p.
@@ -100,6 +116,9 @@ pub struct Sampler {
     config: SamplerConfig,
     rng: Rng,
     kept: Vec<(u32, f64)>,
+    /// Tokens that the penalty is for, ascending.
+    seen: Vec<u32>,
+    penalised: Vec<f32>,
 }
 
 impl Sampler {
@@ -119,7 +138,7 @@ impl Sampler {
     pub fn of_completion(config: SamplerConfig, index: u64) -> Result<Self, SampleError> {
         config.validate()?;
         let rng = Rng::named(config.seed, &format!("sample/{index}"));
-        Ok(Sampler { config, rng, kept: Vec::new() })
+        Ok(Sampler { config, rng, kept: Vec::new(), seen: Vec::new(), penalised: Vec::new() })
     }
 
     /// The settings.
@@ -127,11 +146,46 @@ impl Sampler {
         &self.config
     }
 
+    /// Tokens of the prompt, for the repetition penalty.
+    pub fn see(&mut self, ids: &[u32]) {
+        for id in ids {
+            if let Err(at) = self.seen.binary_search(id) {
+                self.seen.insert(at, *id);
+            }
+        }
+    }
+
     /// The next token. A greedy choice consumes no random number, a draw exactly one.
     ///
     /// # Errors
     /// [`SampleError::NotFinite`] for NaN or +inf, [`SampleError::Empty`] when every logit is -inf.
     pub fn next(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
+        // No penalty needs no copy and no memory of what was seen.
+        if self.config.repetition_penalty.to_bits() == 1f64.to_bits() {
+            return self.choose(logits);
+        }
+        let logits = self.penalise(logits);
+        let chosen = self.choose(&logits);
+        self.penalised = logits;
+        let token = chosen?;
+        self.see(&[token]);
+        Ok(token)
+    }
+
+    fn penalise(&mut self, logits: &[f32]) -> Vec<f32> {
+        let mut out = std::mem::take(&mut self.penalised);
+        out.clear();
+        out.extend_from_slice(logits);
+        let penalty = self.config.repetition_penalty as f32;
+        for &id in &self.seen {
+            if let Some(z) = out.get_mut(id as usize) {
+                *z = if *z > 0.0 { *z / penalty } else { *z * penalty };
+            }
+        }
+        out
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<u32, SampleError> {
         if self.config.greedy {
             return greedy(logits);
         }
@@ -147,7 +201,7 @@ impl Sampler {
         self.kept.last().map(|&(token, _)| token).ok_or(SampleError::Empty { n: logits.len() })
     }
 
-    /// The tokens that may be drawn and their probabilities, by ascending id.
+    /// The tokens that may be drawn and their probabilities without a penalty, by ascending id.
     ///
     /// # Errors
     /// As [`Sampler::next`].

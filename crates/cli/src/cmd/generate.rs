@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use rhumb_nn::complete::{CompleteError, Completion, Limits, complete, complete_all};
 use rhumb_nn::io::template::Message;
 use rhumb_nn::model::Session;
 use rhumb_nn::sample::{Sampler, SamplerConfig};
@@ -30,6 +31,9 @@ pub(crate) struct Args {
     /// New tokens at most.
     #[arg(long, default_value_t = 128, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     pub(crate) max_new: u32,
+    /// Answers to the same prompt; where nobody watches, they grow side by side.
+    #[arg(short = 'n', default_value_t = 1, conflicts_with = "greedy", value_parser = clap::value_parser!(u32).range(1..=65536), allow_negative_numbers = true)]
+    pub(crate) n: u32,
 }
 
 /// What the model goes on with.
@@ -48,7 +52,7 @@ pub(crate) struct Input {
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Sampling {
     /// Always the most likely token.
-    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed", "n"])]
+    #[arg(long, conflicts_with_all = ["temperature", "top_k", "top_p", "min_p", "seed"])]
     pub(crate) greedy: bool,
     /// Divides the logits; above 1 is more varied.
     #[arg(long, default_value_t = 1.0, value_parser = positive, allow_negative_numbers = true)]
@@ -62,12 +66,16 @@ pub(crate) struct Sampling {
     /// Only tokens with at least this share of the probability of the most likely one.
     #[arg(long, value_name = "P", value_parser = fraction, allow_negative_numbers = true)]
     pub(crate) min_p: Option<f64>,
+    /// Above 1, tokens of the prompt and the answer become less likely: their logits are divided by it where positive
+    /// and multiplied where negative.
+    #[arg(long, default_value_t = 1.0, value_name = "F", value_parser = positive, allow_negative_numbers = true)]
+    pub(crate) repetition_penalty: f64,
     /// The seed of the draws.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     pub(crate) seed: u64,
-    /// Answers.
-    #[arg(short = 'n', default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    pub(crate) n: u32,
+    /// A text that ends the answer before it; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) stop: Vec<String>,
 }
 
 /// A number above zero.
@@ -94,31 +102,6 @@ pub(crate) fn fraction(text: &str) -> Result<f64, String> {
     if x <= 1.0 { Ok(x) } else { Err("give a number above 0 and at most 1".to_owned()) }
 }
 
-/// Why an answer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum Stop {
-    /// The model ended it.
-    Eos,
-    /// `--max-new` was reached.
-    MaxNew,
-    /// The context is full.
-    Context,
-}
-
-/// One answer.
-#[derive(Debug, Serialize)]
-struct Completion {
-    /// Its tokens, the one that ended it included.
-    ids: Vec<u32>,
-    /// Its text without special tokens.
-    text: String,
-    /// How many tokens.
-    tokens: usize,
-    /// Why it ended.
-    stop: Stop,
-}
-
 /// Lets the model answer.
 pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let config = sampler_config(&args.sampling);
@@ -139,28 +122,27 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let mut session = Session::new(&lm.decoder, &lm.params, &[], capacity);
     let first = session.push(&prompt).map_err(from_eval)?;
     let prefill = start.elapsed();
+    let mut samplers = samplers(&config, args.n, &prompt)?;
+    let limits = Limits { eos: &lm.eos, stop: &args.sampling.stop, max_new: args.max_new as usize };
+    let label = |i: usize| if args.n > 1 { format!("[{}] ", i + 1) } else { String::new() };
     let mut text = String::new();
     let mut completions = Vec::new();
-    for index in 0..args.sampling.n {
-        session.truncate(prompt.len());
-        let mut sampler = Sampler::of_completion(config.clone(), u64::from(index))
-            .map_err(|e| Failure::new(Code::Usage, e))?;
-        if args.sampling.n > 1 {
-            show(live, &mut text, &format!("[{}] ", index + 1))?;
+    if live {
+        for (i, sampler) in samplers.iter_mut().enumerate() {
+            session.truncate(prompt.len());
+            print(&label(i))?;
+            completions.push(complete(&lm.tokenizer, &mut session, &first, sampler, limits, &mut print)?);
+            print("\n")?;
         }
-        let mut piece = |p: &str| show(live, &mut text, p);
-        completions.push(complete(
-            &lm,
-            &mut session,
-            &first,
-            &mut sampler,
-            args.max_new as usize,
-            &mut piece,
-        )?);
-        show(live, &mut text, "\n")?;
+    } else {
+        // Rounding differs between one and several at a time; who asks for one gets what a watcher sees.
+        completions = complete_all(&lm.tokenizer, &mut session, &first, &mut samplers, limits)?;
+        for (i, c) in completions.iter().enumerate() {
+            text.push_str(&format!("{}{}\n", label(i), c.text));
+        }
     }
     let decode = start.elapsed().saturating_sub(prefill).as_secs_f64();
-    let new: usize = completions.iter().map(|c| c.tokens).sum();
+    let new: usize = completions.iter().map(|c| c.ids.len()).sum();
     if live {
         global.note(&format!(
             "{} prompt tokens in {}, {new} new ones at {} tokens/s",
@@ -173,18 +155,39 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         "prompt_ids": prompt,
         "prompt_tokens": prompt.len(),
         "new_tokens": new,
-        "completions": completions,
+        "completions": completions.iter().map(shown).collect::<Vec<_>>(),
     });
     Ok(Output::new(text, json))
 }
 
-/// Prints at once where somebody watches, and keeps the text otherwise.
-fn show(live: bool, text: &mut String, piece: &str) -> Result<(), Failure> {
-    if live {
-        return stream(piece).map_err(|e| Failure::usage(format!("cannot write the answer: {e}")));
+/// Prints at once.
+pub(crate) fn print(piece: &str) -> Result<(), Failure> {
+    stream(piece).map_err(|e| Failure::usage(format!("cannot write the answer: {e}")))
+}
+
+fn shown(c: &Completion) -> serde_json::Value {
+    json!({ "ids": c.ids, "text": c.text, "tokens": c.ids.len(), "stop": c.stop })
+}
+
+/// A sampler for every answer; asking for more answers never changes the earlier ones.
+pub(crate) fn samplers(config: &SamplerConfig, n: u32, prompt: &[u32]) -> Result<Vec<Sampler>, Failure> {
+    (0..n)
+        .map(|i| {
+            let mut sampler = Sampler::of_completion(config.clone(), u64::from(i))
+                .map_err(|e| Failure::new(Code::Usage, e))?;
+            sampler.see(prompt);
+            Ok(sampler)
+        })
+        .collect()
+}
+
+impl From<CompleteError> for Failure {
+    fn from(e: CompleteError) -> Self {
+        match e {
+            CompleteError::Eval(e) => from_eval(e),
+            CompleteError::Sample(e) => Failure::new(Code::Numerical, e),
+        }
     }
-    text.push_str(piece);
-    Ok(())
 }
 
 /// The tokens before the answer.
@@ -206,51 +209,14 @@ fn prompt_ids(lm: &LanguageModel, input: &Input) -> Result<Vec<u32>, Failure> {
     Ok(ids)
 }
 
-fn sampler_config(s: &Sampling) -> SamplerConfig {
+pub(crate) fn sampler_config(s: &Sampling) -> SamplerConfig {
     SamplerConfig {
         greedy: s.greedy,
         temperature: s.temperature,
         top_k: s.top_k.map_or(0, |k| k as usize),
         top_p: s.top_p.unwrap_or(1.0),
         min_p: s.min_p.unwrap_or(0.0),
+        repetition_penalty: s.repetition_penalty,
         seed: s.seed,
     }
-}
-
-/// One answer after a prompt whose next scores are `first`.
-fn complete(
-    lm: &LanguageModel,
-    session: &mut Session<'_, f32>,
-    first: &[f32],
-    sampler: &mut Sampler,
-    max_new: usize,
-    piece: &mut dyn FnMut(&str) -> Result<(), Failure>,
-) -> Result<Completion, Failure> {
-    let room = lm.decoder.config().positions;
-    let mut told = lm.tokenizer.stream(true);
-    let (mut ids, mut text) = (Vec::new(), String::new());
-    let mut logits = first.to_vec();
-    let stop = loop {
-        let id = sampler.next(&logits).map_err(|e| Failure::new(Code::Numerical, e))?;
-        ids.push(id);
-        if lm.eos.contains(&id) {
-            break Stop::Eos;
-        }
-        if let Some(p) = told.push(id) {
-            piece(&p)?;
-            text.push_str(&p);
-        }
-        if ids.len() == max_new {
-            break Stop::MaxNew;
-        }
-        if session.len() == room {
-            break Stop::Context;
-        }
-        logits = session.push(&[id]).map_err(from_eval)?;
-    };
-    if let Some(p) = told.finish() {
-        piece(&p)?;
-        text.push_str(&p);
-    }
-    Ok(Completion { tokens: ids.len(), ids, text, stop })
 }

@@ -1,5 +1,6 @@
 //! The commands; each has its arguments and a function from them to an output.
 
+pub(crate) mod chat;
 pub(crate) mod check;
 pub(crate) mod cite;
 pub(crate) mod compare;

@@ -1,6 +1,7 @@
 //! `rhumb model`.
 
 mod info;
+mod merge;
 mod new;
 
 pub(crate) use new::ffn;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Put low-rank adapters into the weights of their model.
+    Merge(merge::Merge),
     /// Download a model. The only command that opens a connection.
     Pull {
         /// `ORG/NAME` on the hub.
@@ -109,6 +112,7 @@ pub(crate) fn run(command: &Command, global: Global) -> Result<Output, Failure> 
         Command::New(args) => new::run(args),
         Command::Info { model, tokens, batch } => info::run(model, *tokens, *batch),
         Command::Export { model, format, dtype, out, force } => export(model, (*format, *dtype), out, *force),
+        Command::Merge(args) => merge::run(args),
         Command::Pull { name, out } => pull(name, out.as_deref(), global),
     }
 }

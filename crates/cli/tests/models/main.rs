@@ -13,4 +13,5 @@ mod pretrain;
 mod real;
 mod refusals;
 mod study;
+mod talk;
 mod train;

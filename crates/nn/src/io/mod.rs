@@ -4,6 +4,7 @@
 //! shards with an index), `tokenizer.json`, `tokenizer_config.json`. Everything else is converted to and from
 //! that: see [`model_dir::ModelFiles`]. Weights are `f32` in memory whatever the file holds.
 
+pub mod adapter;
 pub mod atomic;
 mod error;
 pub mod gguf;

@@ -62,7 +62,7 @@ pub struct Decoder {
     config: DecoderConfig,
     base: Layout,
     adapters: Option<Layout>,
-    scale: f64,
+    lora: Option<LoraConfig>,
     embed: Range<usize>,
     position: Option<Range<usize>>,
     layers: Vec<Layer>,
@@ -210,7 +210,7 @@ impl Decoder {
         Ok(Decoder {
             base: b.base,
             adapters: lora.map(|_| b.adapters),
-            scale: lora.map_or(0.0, LoraConfig::scale),
+            lora: lora.cloned(),
             config,
             embed,
             position,
@@ -233,6 +233,15 @@ impl Decoder {
     /// The model's own tensors, trained or frozen.
     pub fn base_layout(&self) -> &Layout {
         &self.base
+    }
+
+    /// The settings of the adapters, where only these are trained.
+    pub fn lora(&self) -> Option<&LoraConfig> {
+        self.lora.as_ref()
+    }
+
+    fn scale(&self) -> f64 {
+        self.lora.as_ref().map_or(0.0, LoraConfig::scale)
     }
 
     /// True when only adapters are trained.
@@ -359,7 +368,7 @@ impl Decoder {
                     total,
                     from: ad.from,
                     rank: ad.b.len() / ad.cols.len(),
-                    scale: self.scale,
+                    scale: self.scale(),
                 };
                 y = g.push(op, &[y.into(), u.into(), Self::adapter(&ad.b)]);
             }
@@ -372,7 +381,7 @@ impl Decoder {
     /// # Equation
     /// `W + (alpha / rank) B A` for every adapted projection, in f64.
     pub fn merge<T: Real>(&self, base: &[T], adapters: &[T]) -> Vec<T> {
-        let mut out = base.to_vec();
+        let (mut out, scale) = (base.to_vec(), self.scale());
         for layer in &self.layers {
             for p in [&layer.qkv, &layer.out, &layer.up, &layer.down] {
                 let Some((a, list)) = &p.lora else { continue };
@@ -384,7 +393,7 @@ impl Decoder {
                         for (j, w) in w.iter_mut().enumerate() {
                             let s: f64 =
                                 (0..rank).map(|k| fb[r * rank + k].f64() * fa[k * p.inp + j].f64()).sum();
-                            *w = T::of(w.f64() + self.scale * s);
+                            *w = T::of(w.f64() + scale * s);
                         }
                     }
                 }

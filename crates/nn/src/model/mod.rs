@@ -10,9 +10,10 @@ mod objective;
 mod weights;
 
 pub use cache::KvCache;
+pub(crate) use cache::LayerCache;
 pub use config::{DecoderConfig, Family, ModelError, RopeConfig};
 pub use decoder::{BatchShape, Decoder, Plan};
-pub use generate::Session;
+pub use generate::{Branches, Session};
 pub use lora::LoraConfig;
 pub use mlp::{Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Targets};
 pub use objective::{DecoderObjective, TokenBatch, score};

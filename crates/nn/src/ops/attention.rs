@@ -116,9 +116,9 @@ impl<T: Real> Op<T> for Attention<T> {
         let at = self.at(cx);
         match cx.cache {
             None => kernel::forward(at, x[0], y, saved),
-            Some(cache) => cache.with_layer(self.layer, |past, keys, values| {
-                kernel::append(at, x[0], keys, values, past);
-                kernel::cached(at, x[0], keys, values, past, y);
+            Some(cache) => cache.with_layer(self.layer, |mut layer| {
+                kernel::append(at, x[0], &mut layer);
+                kernel::cached(at, x[0], &layer, y);
             }),
         }
     }

@@ -159,3 +159,17 @@ fn an_unknown_setting_is_refused() {
     let c: SamplerConfig = serde_json::from_str(r#"{"top_k": 3}"#).unwrap();
     assert_eq!(c, SamplerConfig { top_k: 3, ..SamplerConfig::default() });
 }
+
+#[test]
+fn the_repetition_penalty_pulls_seen_logits_towards_less() {
+    let config = SamplerConfig { greedy: true, repetition_penalty: 2.0, ..SamplerConfig::default() };
+    let mut s = Sampler::new(config.clone()).unwrap();
+    s.see(&[0, 3]);
+    // 4 / 2 and -1 * 2: token 1 is now the best.
+    assert_eq!(s.penalise(&[4.0, 3.0, 1.0, -1.0]), [2.0, 3.0, 1.0, -2.0]);
+    let mut s = Sampler::new(config).unwrap();
+    let drawn: Vec<u32> = (0..4).map(|_| s.next(&[4.0, 3.0, 2.5, -1.0]).unwrap()).collect();
+    assert_eq!(drawn, [0, 1, 2, 0]);
+    let error = Sampler::new(SamplerConfig { repetition_penalty: 0.0, ..SamplerConfig::default() });
+    assert!(error.unwrap_err().to_string().contains("1 is no penalty"));
+}

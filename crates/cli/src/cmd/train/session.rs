@@ -9,6 +9,7 @@ use rhumb_core::{
     checkpoint,
 };
 use rhumb_lm::sft::{Scores, Sft, SftConfig, SftError, Trained};
+use rhumb_nn::io::adapter::AdapterFiles;
 use rhumb_nn::model::Decoder;
 use serde_json::json;
 
@@ -18,7 +19,7 @@ use super::sft::setup::memory;
 use super::{Place, SftSettings, blocks, origin};
 use crate::cmd::report::folder::{SUMMARY, Summary, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
-use crate::lm::LanguageModel;
+use crate::lm::{LanguageModel, from_io};
 use crate::machine;
 use crate::output::{Global, Output, command_line};
 use crate::progress::Progress;
@@ -219,13 +220,20 @@ pub(super) fn too_large(s: &SftSettings, decoder: &Decoder) -> Result<Estimate, 
     Ok(estimate)
 }
 
-/// Writes the last weights, and the best ones where they are not the last.
+/// Writes the last weights, and the best ones where they are not the last; the last adapters on their own as well.
 fn save(trained: Trained, model: &LanguageModel, out: &Path) -> Result<Vec<PathBuf>, Failure> {
     let whole = |params: Vec<f32>| {
         if trained.model.is_adapted() { trained.model.merge(&trained.frozen, &params) } else { params }
     };
     let best = trained.best.filter(|b| b.params != trained.params);
     let last = out.join("model");
+    if let Some(lora) = trained.model.lora() {
+        let base = model.path.display().to_string();
+        let dir = out.join("adapter");
+        AdapterFiles::of(&trained.model, lora, &base, &trained.params)
+            .save(&dir, trained.model.config().family)
+            .map_err(from_io)?;
+    }
     model.save(&whole(trained.params), &last)?;
     let mut saved = vec![last];
     if let Some(best) = best {

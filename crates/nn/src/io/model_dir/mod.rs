@@ -173,7 +173,7 @@ fn finite(path: &Path, name: &str, shape: &[usize], data: &[f32]) -> Result<(), 
 }
 
 /// The JSON of a file; `None` when there is no such file.
-fn read_json(path: &Path) -> Result<Option<Value>, IoError> {
+pub(super) fn read_json(path: &Path) -> Result<Option<Value>, IoError> {
     match fs::read(path) {
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(e) => Err(IoError::io("read", path, e)),
@@ -183,7 +183,7 @@ fn read_json(path: &Path) -> Result<Option<Value>, IoError> {
     }
 }
 
-fn write_json(path: &Path, value: &Value) -> Result<(), IoError> {
+pub(super) fn write_json(path: &Path, value: &Value) -> Result<(), IoError> {
     let mut text =
         serde_json::to_vec_pretty(value).map_err(|source| IoError::Json { path: path.to_owned(), source })?;
     text.push(b'\n');
