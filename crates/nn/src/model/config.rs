@@ -90,16 +90,16 @@ const MAX_FFN: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 28;
 const MAX_PARAMETERS: usize = 1 << 42;
 
-struct Keys<'a>(&'a Value);
+pub(super) struct Keys<'a>(&'a Value);
 
 impl Keys<'_> {
-    fn find(&self, names: &[&str]) -> Option<&Value> {
+    pub(super) fn find(&self, names: &[&str]) -> Option<&Value> {
         names.iter().find_map(|n| self.0.get(n).filter(|v| !v.is_null()))
     }
-    fn count(&self, names: &[&str]) -> Result<usize, ModelError> {
+    pub(super) fn count(&self, names: &[&str]) -> Result<usize, ModelError> {
         self.count_or(names, None)
     }
-    fn count_or(&self, names: &[&str], default: Option<usize>) -> Result<usize, ModelError> {
+    pub(super) fn count_or(&self, names: &[&str], default: Option<usize>) -> Result<usize, ModelError> {
         match (self.find(names), default) {
             (Some(v), _) => {
                 v.as_u64().and_then(|v| usize::try_from(v).ok()).filter(|v| *v > 0).ok_or_else(|| {
@@ -110,7 +110,7 @@ impl Keys<'_> {
             (None, None) => Err(ModelError::Config(format!("{} is missing", names[0]))),
         }
     }
-    fn real(&self, names: &[&str], default: f64) -> Result<f64, ModelError> {
+    pub(super) fn real(&self, names: &[&str], default: f64) -> Result<f64, ModelError> {
         match self.find(names) {
             None => Ok(default),
             Some(v) => v
@@ -119,7 +119,7 @@ impl Keys<'_> {
                 .ok_or_else(|| ModelError::Config(format!("{} is not a positive number: {v}", names[0]))),
         }
     }
-    fn flag(&self, name: &str, default: bool) -> Result<bool, ModelError> {
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, ModelError> {
         match self.find(&[name]) {
             None => Ok(default),
             Some(v) => v
@@ -127,7 +127,7 @@ impl Keys<'_> {
                 .ok_or_else(|| ModelError::Config(format!("{name} is {v}: neither true nor false"))),
         }
     }
-    fn text(&self, names: &[&str]) -> Result<Option<&str>, ModelError> {
+    pub(super) fn text(&self, names: &[&str]) -> Result<Option<&str>, ModelError> {
         match self.find(names) {
             None => Ok(None),
             Some(v) => match v.as_str() {

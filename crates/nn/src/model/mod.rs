@@ -3,6 +3,7 @@
 mod cache;
 mod config;
 mod decoder;
+mod encoder;
 mod generate;
 mod lora;
 mod mlp;
@@ -13,6 +14,7 @@ pub use cache::KvCache;
 pub(crate) use cache::LayerCache;
 pub use config::{DecoderConfig, Family, ModelError, RopeConfig};
 pub use decoder::{BatchShape, Decoder, Plan};
+pub use encoder::{Encoder, EncoderConfig};
 pub use generate::{Branches, Session};
 pub use lora::LoraConfig;
 pub use mlp::{Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Targets};

@@ -7,6 +7,7 @@
 )]
 
 mod conformance;
+mod encoder;
 mod gem;
 mod mlp;
 mod parity;
