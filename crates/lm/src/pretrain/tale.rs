@@ -153,7 +153,7 @@ mod tests {
         let (short, long) = (tale(0, 1000), tale(0, 5000));
         assert!(short.len() >= 1000 && long.len() >= 5000 && long.starts_with(&short));
         assert_ne!(tale(1, 1000), short);
-        assert!(long.ends_with("\n") && long.is_ascii());
+        assert!(long.ends_with('\n') && long.is_ascii());
     }
 
     #[test]
