@@ -90,7 +90,7 @@ const MAX_FFN: usize = 1 << 24;
 const MAX_POSITIONS: usize = 1 << 28;
 const MAX_PARAMETERS: usize = 1 << 42;
 
-pub(super) struct Keys<'a>(&'a Value);
+pub(super) struct Keys<'a>(pub(super) &'a Value);
 
 impl Keys<'_> {
     pub(super) fn find(&self, names: &[&str]) -> Option<&Value> {
