@@ -6,6 +6,7 @@
 mod adam_mini_conditioning;
 mod adam_mini_quadratic;
 mod adam_mini_state;
+mod gem_fixed_point;
 mod pretrain;
 mod sft;
 
@@ -87,6 +88,8 @@ experiments! {
     "adam-mini-conditioning" => AdamMiniConditioning(adam_mini_conditioning::ConditioningSettings),
     /// Adam-mini beside AdamW on a quadratic with dense Hessian blocks of different scale.
     "adam-mini-quadratic" => AdamMiniQuadratic(adam_mini_quadratic::QuadraticSettings),
+    /// Where each loss of fine-tuning comes to rest on given frequencies.
+    "gem-fixed-point" => GemFixedPoint(gem_fixed_point::FixedPointSettings),
     /// Trainings of a small decoder from scratch that differ in the optimizer.
     "pretrain" => Pretrain(Box<pretrain::PretrainSettings>),
     /// Fine-tunings of a language model that differ in the loss.

@@ -67,14 +67,14 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
     let base = pretrain(b, ctx, &corpus, &model)?;
     let mut arms = vec![("before", values(&measured(&base)?))];
     let mut control = None;
-    for &loss in &s.losses {
-        let config = setup::config(&s.arm(loss, ctx), &corpus.fine_tune)?;
+    for (name, settings) in s.arms(ctx) {
+        let config = setup::config(&settings, &corpus.fine_tune)?;
         let steps = config.steps;
         let train = corpus.fine_tune.clone();
         let mut sft = Sft::new(config, model.clone(), base.clone(), Arc::new(Vec::new()), train, &[])?;
-        drive(ctx, loss.name(), steps, &mut sft)?;
-        arms.push((loss.name(), values(&measured(sft.params())?)));
-        if loss == Loss::CE {
+        drive(ctx, name, steps, &mut sft)?;
+        arms.push((name, values(&measured(sft.params())?)));
+        if name == Loss::CE.name() {
             let warm =
                 at_temperature(&model, sft.params(), control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(values(&measured(&warm)?));

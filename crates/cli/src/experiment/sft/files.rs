@@ -35,19 +35,18 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
     let plain = model.decoder.clone();
     let mut arms = vec![("before", measured(&plain, &weights)?)];
     let mut control = None;
-    for &loss in &s.losses {
-        let settings = s.arm(loss, ctx);
+    for (name, settings) in s.arms(ctx) {
         let config = setup::config_of(&settings, &data.train)?;
         model.params.clone_from(&weights);
         let (decoder, params, frozen) = setup::prepare(&settings, &mut model)?;
         setup::memory(&settings, &decoder)?.refuse_if_too_large(settings.memory_share)?;
         let steps = config.steps;
         let mut sft = Sft::new(config, decoder, params, frozen, data.train.clone(), &data.held_out)?;
-        drive(ctx, loss.name(), steps, &mut sft)?;
+        drive(ctx, name, steps, &mut sft)?;
         let t = sft.finish();
         let params = if t.model.is_adapted() { t.model.merge(&t.frozen, &t.params) } else { t.params };
-        arms.push((loss.name(), measured(&plain, &params)?));
-        if loss == Loss::CE {
+        arms.push((name, measured(&plain, &params)?));
+        if name == Loss::CE.name() {
             let warm = at_temperature(&plain, &params, control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(measured(&plain, &warm)?);
         }

@@ -19,6 +19,8 @@ use crate::table::{Table, number};
 
 /// Name of the control among the arms.
 const CONTROL: &str = "control";
+/// Name of cross-entropy with weight decay among the arms.
+const DECAY: &str = "ce+decay";
 
 /// Settings of `sft`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -29,6 +31,8 @@ pub(crate) struct StudySettings {
     pub(crate) sft: SftSettings,
     /// One arm for each.
     pub(crate) losses: Vec<Loss>,
+    /// Weight decay of one more arm, cross-entropy with it; 0 leaves that arm out.
+    pub(crate) decay: f64,
     /// The generated language and the training on it.
     pub(crate) built_in: BuiltIn,
 }
@@ -38,6 +42,7 @@ impl Default for StudySettings {
         StudySettings {
             sft: SftSettings::default(),
             losses: vec![Loss::CE, Loss::GEM_LINEAR],
+            decay: 0.0,
             built_in: BuiltIn::default(),
         }
     }
@@ -61,6 +66,9 @@ impl StudySettings {
                     .to_owned(),
             );
         }
+        if !(self.decay >= 0.0 && self.decay.is_finite()) {
+            return Err(format!("algorithm.decay: {} is no weight decay; give 0 or more", self.decay));
+        }
         // Beta is the control's too.
         let numbers = self.sft.numbers().into_iter().filter(|(name, _)| *name != "beta");
         Loss::refuse_idle(&self.losses, &numbers.collect::<Vec<_>>())
@@ -70,6 +78,15 @@ impl StudySettings {
     /// The settings of one arm.
     fn arm(&self, loss: Loss, ctx: &Context<'_>) -> SftSettings {
         SftSettings { loss, seed: ctx.seed, steps: ctx.budget.steps.or(self.sft.steps), ..self.sft.clone() }
+    }
+
+    /// Name and settings of every arm.
+    fn arms(&self, ctx: &Context<'_>) -> Vec<(&'static str, SftSettings)> {
+        let mut arms: Vec<_> = self.losses.iter().map(|l| (l.name(), self.arm(*l, ctx))).collect();
+        if self.decay > 0.0 {
+            arms.push((DECAY, SftSettings { weight_decay: self.decay, ..self.arm(Loss::CE, ctx) }));
+        }
+        arms
     }
 
     fn report(&self, measured: &Measured, ctx: &mut Context<'_>) -> Metrics {
