@@ -37,6 +37,13 @@ impl<T: Real> AdamW<T> {
         AdamW { inner: Moments::each(layout, partition, params, format) }
     }
 
+    /// The same with another stream of stochastic roundings, which [`StateFormat::Bf16`] draws; the first is 0.
+    #[must_use]
+    pub fn with_seed(mut self, seed: u64) -> Self {
+        self.inner.m.seed(seed);
+        self
+    }
+
     /// The format of the moments.
     pub fn format(&self) -> StateFormat {
         self.inner.format

@@ -48,7 +48,8 @@ impl Kind {
     }
 }
 
-/// Settings of an optimizer; the defaults are those of the papers and of PyTorch.
+/// Settings of an optimizer; betas, epsilon and momentum are those of the papers by default. Unlike in PyTorch there
+/// is no weight decay unless asked for, norms and biases never decay unless asked for, and `lr` is 1e-3 for every kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
@@ -62,7 +63,7 @@ pub struct OptimizerConfig {
     pub beta2: f64,
     /// Added to the root of the second moment (the Adam family and Muon's AdamW).
     pub eps: f64,
-    /// Decoupled weight decay, or the L2 term of the gradient (SGD).
+    /// Decoupled weight decay; for SGD an L2 term of the gradient.
     pub weight_decay: f64,
     /// Whether norms and biases decay too, as in PyTorch without parameter groups.
     pub decay_everywhere: bool,
@@ -77,6 +78,9 @@ pub struct OptimizerConfig {
     pub names: NameOptions,
     /// In which form moments are kept (Adam-mini, AdamW).
     pub state: StateFormat,
+    /// Seed of the stochastic roundings of `state = "bf16"`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub seed: u64,
     /// Settings of Lion alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lion: Option<LionConfig>,
@@ -109,6 +113,7 @@ impl Default for OptimizerConfig {
             preset: Preset::default(),
             names: NameOptions::default(),
             state: StateFormat::default(),
+            seed: 0,
             lion: None,
             adafactor: None,
             muon: None,
@@ -236,8 +241,14 @@ impl OptimizerConfig {
         }
         let partition = self.partition(layout)?;
         Ok(match self.kind {
-            Kind::AdamMini => Box::new(AdamMini::with_format(layout, partition, self.adam()?, self.state)),
-            Kind::AdamW => Box::new(AdamW::with_format(layout, &partition, self.adam()?, self.state)),
+            Kind::AdamMini => {
+                let new = AdamMini::with_format(layout, partition, self.adam()?, self.state);
+                Box::new(new.with_seed(self.seed))
+            }
+            Kind::AdamW => {
+                let new = AdamW::with_format(layout, &partition, self.adam()?, self.state);
+                Box::new(new.with_seed(self.seed))
+            }
             Kind::Sgd => Box::new(Sgd::new(layout, &partition, self.sgd()?)),
             Kind::Lion => {
                 Box::new(Lion::new(layout, &partition, self.lion.unwrap_or_default(), self.weight_decay)?)

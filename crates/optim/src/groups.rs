@@ -6,8 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use wildmatch::WildMatch;
 
+use crate::adam_mini::NameOptions;
 use crate::config::at_least_zero;
-use crate::{Kind, OptimError, OptimizerConfig};
+use crate::{Kind, OptimError, OptimizerConfig, Preset};
 
 /// What is different for some tensors. A tensor belongs to the first group that matches it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -143,6 +144,16 @@ pub(crate) fn cut(config: &OptimizerConfig, layout: &Layout) -> Result<Vec<Group
     };
     let mut groups = vec![empty(base.clone(), 1.0, false)];
     groups.extend(config.groups.iter().map(|g| empty(g.settings(&base), g.lr_ratio, g.frozen)));
+    // A version of the package is told the sizes of the model, not those of a part of it.
+    let sized = config.preset != Preset::Rhumb && groups.iter().any(|g| g.config.kind == Kind::AdamMini);
+    let names = if sized { Some(base.names.sized(layout)?) } else { None };
+    for (i, g) in groups.iter_mut().enumerate() {
+        // Every group begins at position 0, and no two should round alike.
+        g.config.seed ^= (i as u64) << 48;
+        if let Some(names) = names.as_ref().filter(|_| g.config.kind == Kind::AdamMini) {
+            g.config.names = NameOptions { strict: g.config.names.strict, ..names.clone() };
+        }
+    }
     for (i, b) in layout.blocks().iter().enumerate() {
         let at = config.groups.iter().position(|g| g.holds(b)).map_or(0, |at| at + 1);
         groups[at].layout.push(b.name.clone(), &b.shape, b.role);

@@ -51,6 +51,8 @@ mod slim_adam;
 mod state;
 mod store;
 
+pub use rhumb_core::{Block, Layout, Optimizer, Role};
+
 pub use adafactor::{Adafactor, AdafactorConfig};
 pub use adam_mini::{AdamMini, ParamRow, Partition, Preset, param_table};
 pub use adamw::AdamW;

@@ -91,7 +91,8 @@ impl<T: Real> Moments<T> {
     pub(crate) fn step_block(&mut self, lr: f64, block: usize, p: &mut [T], g: &[T]) {
         let plan = &self.partition.tensors()[block];
         let decay = if plan.decay { self.params.weight_decay() } else { 0.0 };
-        let t = self.t as f64;
+        // Without a call of `begin` this is the first step.
+        let t = self.t.max(1) as f64;
         let c = Coefficients {
             step: lr / (1.0 - self.params.beta1().powf(t)),
             keep: 1.0 - lr * decay,

@@ -264,16 +264,15 @@ fn state<T: Real>(
     let names: Vec<String> = src.names().map(str::to_owned).collect();
     let mut all = BTreeMap::<String, BTreeMap<String, Vec<f64>>>::new();
     for section in names {
-        for block in optimizer.layout().blocks() {
-            // Sections of an optimizer inside another one have its scope in front.
-            let Some(what) = section.strip_suffix(&block.name).and_then(|s| s.strip_suffix('/')) else {
-                continue;
-            };
-            let what = what.rsplit('/').next().unwrap_or(what).to_owned();
-            let mut values = vec![T::ZERO; src.bytes(&section)?.len() / T::BYTES];
-            src.reals(&section, &mut values)?;
-            all.entry(block.name.clone()).or_default().insert(what, values.iter().map(|v| v.f64()).collect());
-        }
+        // Sections of an optimizer inside another one have its scope in front, and a name may end another one.
+        let within = |name: &str| section.strip_suffix(name).and_then(|s| s.strip_suffix('/'));
+        let blocks = optimizer.layout().blocks().iter();
+        let found = blocks.filter_map(|b| Some((b, within(&b.name)?))).max_by_key(|(b, _)| b.name.len());
+        let Some((block, what)) = found else { continue };
+        let what = what.rsplit('/').next().unwrap_or(what).to_owned();
+        let mut values = vec![T::ZERO; src.bytes(&section)?.len() / T::BYTES];
+        src.reals(&section, &mut values)?;
+        all.entry(block.name.clone()).or_default().insert(what, values.iter().map(|v| v.f64()).collect());
     }
     Ok(all)
 }

@@ -154,7 +154,7 @@ pub(crate) struct SftSettings {
     /// Share of the steps, rounded to w steps, in which the learning rate rises: lr (k + 1) / (w + 1) in step k.
     #[arg(long, visible_alias = "warmup-ratio", default_value_t = 0.03, value_parser = share, allow_negative_numbers = true)]
     pub(crate) warmup: f64,
-    /// Decoupled weight decay.
+    /// Weight decay, decoupled but for sgd; norms and biases are spared.
     #[arg(long, default_value_t = 0.0, value_parser = not_negative, allow_negative_numbers = true)]
     pub(crate) weight_decay: f64,
     /// Largest global norm of the gradient; 0 does not clip. Refused together with `--update-in-backward`.
@@ -246,6 +246,10 @@ pub(crate) enum ScheduleName {
     Linear,
     /// No fall.
     Constant,
+    /// No fall, then a straight line down to zero over the last fifth of the steps.
+    Wsd,
+    /// With the root of the step, from the end of the warm-up on.
+    InverseSqrt,
 }
 
 /// Trains.

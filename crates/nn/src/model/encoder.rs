@@ -170,7 +170,7 @@ impl Encoder {
         let c = &self.config;
         let n = shape.rows * shape.len;
         let mut g = Graph::new();
-        let op = Embed { rows: n, width: c.width, positions: true };
+        let op = Embed { rows: n, width: c.width, positions: true, noise: 0.0 };
         let x = g.push(op, &[span(&self.embed), span(&self.position)]);
         let mut x = self.normed(&mut g, &self.norm, n, x);
         for (i, l) in self.layers.iter().enumerate() {

@@ -6,7 +6,7 @@ use super::pieces::{ShardPlan, Shared, spans};
 use super::{Reduce, ShardError};
 use crate::AdamParams;
 use crate::adam_mini::Partition;
-use crate::kernel::sum_sq;
+use crate::kernel::{simd, sum_sq};
 
 /// One rank of Adam-mini.
 ///
@@ -187,8 +187,8 @@ impl<T: Real> ShardedAdamMini<T> {
                 if s.size == 1 {
                     return;
                 }
-                let here =
-                    if has(piece.tensor) { sum_sq(&grad[base + s.at..base + s.at + s.len]) } else { 0.0 };
+                let part = &grad[base + s.at..base + s.at + s.len];
+                let here = if has(piece.tensor) { simd!(|| sum_sq(part)) } else { 0.0 };
                 match sums.last_mut() {
                     Some(sum) if last == Some(s.block) => *sum += here,
                     _ => sums.push(here),

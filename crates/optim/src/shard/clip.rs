@@ -3,7 +3,7 @@
 use rhumb_linalg::Real;
 
 use super::{Reduce, ShardError, ShardPlan};
-use crate::kernel::sum_sq;
+use crate::kernel::{simd, sum_sq};
 
 /// Euclidean norm of the whole gradient, from every rank's part. Pieces that all ranks hold count once.
 ///
@@ -28,7 +28,8 @@ pub fn global_norm<T: Real>(
     let (mut sum, mut at) = (0.0, 0);
     for piece in plan.pieces(rank) {
         if !piece.replicated || rank == 0 {
-            sum += sum_sq(&grad[at..at + piece.len()]);
+            let part = &grad[at..at + piece.len()];
+            sum += simd!(|| sum_sq(part));
         }
         at += piece.len();
     }

@@ -3,22 +3,22 @@
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::mix;
 
-/// The random bits of one step: a function of step and position alone, so that neither threads nor a restart
+/// The random bits of one step: a function of seed, step and position alone, so that neither threads nor a restart
 /// change them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Noise {
-    step: u64,
+    stream: u64,
 }
 
 impl Noise {
-    pub(crate) fn of_step(step: u64) -> Self {
-        Noise { step }
+    pub(crate) fn of_step(seed: u64, step: u64) -> Self {
+        Noise { stream: mix(step ^ seed.rotate_left(32)) }
     }
 
     /// What distinguishes the 2^32 positions that share their upper bits from those of other steps.
     #[inline(always)]
     fn key(self, at: u64) -> u32 {
-        (mix(mix(self.step) ^ (at >> 32)) >> 32) as u32
+        (mix(self.stream ^ (at >> 32)) >> 32) as u32
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
         let mut sum = [0.0_f64; 5];
         for step in 0..draws {
             let mut out = [0; 5];
-            encode(&x, &mut out, Noise::of_step(step), 77);
+            encode(&x, &mut out, Noise::of_step(0, step), 77);
             for i in 0..5 {
                 let got = value(out[i]);
                 let below = value((x[i].to_bits() >> 16) as u16);
@@ -113,7 +113,7 @@ mod tests {
         for at in [0, (1 << 32) - 5_000, 1 << 40] {
             let x = vec![0.300_1_f32; 100_000];
             let mut out = vec![0; x.len()];
-            encode(&x, &mut out, Noise::of_step(3), at);
+            encode(&x, &mut out, Noise::of_step(5, 3), at);
             let mean = out.iter().map(|b| f64::from(value(*b))).sum::<f64>() / x.len() as f64;
             let low = f64::from(value((x[0].to_bits() >> 16) as u16));
             let gap = f64::from(value((x[0].to_bits() >> 16) as u16 + 1)) - low;

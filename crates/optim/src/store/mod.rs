@@ -107,6 +107,7 @@ pub(crate) struct Store<T> {
     codes: Vec<u8>,
     scales: Vec<f32>,
     places: Vec<Place>,
+    seed: u64,
     map: &'static Map,
 }
 
@@ -154,8 +155,14 @@ impl<T: Real> Store<T> {
             codes: vec![if moment == Moment::First { 127 } else { 0 }; codes],
             scales: vec![0.0; scale],
             places,
+            seed: 0,
             map: if moment == Moment::First { &dynamic::SIGNED } else { &dynamic::UNSIGNED },
         }
+    }
+
+    /// Sets the stream of the roundings.
+    pub(crate) fn seed(&mut self, seed: u64) {
+        self.seed = seed;
     }
 
     /// The numbers of a tensor, to be changed in a step.
@@ -164,7 +171,7 @@ impl<T: Real> Store<T> {
         if !place.half.is_empty() {
             View::Bf16 {
                 values: &mut self.half[place.half.clone()],
-                noise: Noise::of_step(step),
+                noise: Noise::of_step(self.seed, step),
                 at: place.at as u64,
             }
         } else if !place.codes.is_empty() {

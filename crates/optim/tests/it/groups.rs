@@ -4,7 +4,7 @@ use std::path::Path;
 
 use rhumb_core::{Layout, Optimizer, Role, StateReader, StateWriter};
 use rhumb_linalg::rng::Rng;
-use rhumb_optim::{GroupConfig, Kind, OptimizerConfig, StateFormat};
+use rhumb_optim::{GroupConfig, Kind, OptimizerConfig, Preset, StateFormat};
 
 fn layout() -> Layout {
     let mut l = Layout::new();
@@ -204,4 +204,41 @@ fn settings_of_the_run_that_the_group_s_optimizer_does_not_have_stay_outside() {
     assert!(error.contains("momentum"), "{error}");
     let wrong = GroupConfig { kind: Some(Kind::Sgd), momentum: Some(1.5), ..roles(&["embed"]) };
     assert!(config(Kind::AdamW, vec![wrong]).validate().is_err());
+}
+
+#[test]
+fn a_group_leaves_the_sizes_of_the_model_to_presets_by_name() {
+    // Heads of 4 rows in a model of width 8: dim / heads would be 2.
+    let mut l = Layout::new();
+    l.push("embed.weight", &[10, 8], Role::Embed);
+    l.push("layers.0.q_proj.weight", &[16, 8], Role::Query { head_dim: 4 });
+    l.push("layers.0.k_proj.weight", &[8, 8], Role::Key { head_dim: 4 });
+    l.push("layers.0.mlp.up_proj.weight", &[12, 8], Role::Mlp);
+    for preset in [Preset::Rhumb, Preset::V0, Preset::V1_0_4, Preset::V1_1_0, Preset::V1_1_1] {
+        let plain = OptimizerConfig { preset, ..config(Kind::AdamMini, vec![]) };
+        let groups = vec![roles(&["key"]), names(&["*up_proj*"])];
+        let grouped = OptimizerConfig { groups, ..plain.clone() };
+        assert_eq!(run(&grouped, &l), run(&plain, &l), "{preset:?}");
+        let bytes = |c: &OptimizerConfig| c.state_bytes(&l, 8).unwrap();
+        assert_eq!(bytes(&grouped), bytes(&plain), "{preset:?}");
+    }
+}
+
+#[test]
+fn a_seed_chooses_the_roundings_of_bf16_and_nothing_else() {
+    let l = layout();
+    let of = |state, seed| run_f32(&OptimizerConfig { state, seed, ..config(Kind::AdamMini, vec![]) }, &l);
+    assert_eq!(of(StateFormat::Full, 1), of(StateFormat::Full, 2));
+    assert_eq!(of(StateFormat::Bf16, 1), of(StateFormat::Bf16, 1));
+    assert_ne!(of(StateFormat::Bf16, 1), of(StateFormat::Bf16, 2));
+}
+
+fn run_f32(config: &OptimizerConfig, layout: &Layout) -> Vec<f32> {
+    let single = |v: Vec<f64>| v.iter().map(|v| *v as f32).collect::<Vec<f32>>();
+    let mut o = config.build::<f32>(layout).unwrap();
+    let mut p = single(random(layout.len(), 1));
+    for t in 0..5 {
+        o.step(0.01, &mut p, &single(random(layout.len(), 10 + t)));
+    }
+    p
 }

@@ -95,7 +95,7 @@ struct PretrainSettings {
     /// Share of the steps, rounded to w steps, in which the learning rate rises: lr (k + 1) / (w + 1) in step k.
     #[arg(long, visible_alias = "warmup-ratio", default_value_t = 0.01, value_parser = share, allow_negative_numbers = true)]
     warmup: f64,
-    /// Decoupled weight decay; norms and biases are spared.
+    /// Weight decay, decoupled but for sgd; norms and biases are spared.
     #[arg(long, default_value_t = 0.1, value_parser = not_negative, allow_negative_numbers = true)]
     weight_decay: f64,
     /// Largest global norm of the gradient; 0 does not clip. Refused together with `--update-in-backward`.

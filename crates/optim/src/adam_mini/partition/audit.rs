@@ -73,6 +73,14 @@ struct Model {
     kv_heads: Option<usize>,
 }
 
+impl NameOptions {
+    /// The same with every size that follows from the layout written down.
+    pub(crate) fn sized(&self, layout: &Layout) -> Result<Self, OptimError> {
+        let Model { dim, heads, kv_heads } = Model::of(self, layout)?;
+        Ok(NameOptions { dim, heads, kv_heads, ..self.clone() })
+    }
+}
+
 impl Model {
     fn of(options: &NameOptions, layout: &Layout) -> Result<Self, OptimError> {
         let first = |wanted: fn(&Role) -> bool| layout.blocks().iter().find(|b| wanted(&b.role));

@@ -82,6 +82,7 @@ fn optimizer(s: &SftSettings) -> OptimizerConfig {
         kind: s.optimizer,
         preset: s.preset,
         state: s.state,
+        seed: s.seed,
         lr: s.lr,
         beta1,
         beta2,
@@ -180,6 +181,8 @@ pub(crate) fn config_for(s: &SftSettings, rows: usize) -> Result<SftConfig, Fail
                 ScheduleName::Cosine => ScheduleKind::Cosine,
                 ScheduleName::Linear => ScheduleKind::Linear,
                 ScheduleName::Constant => ScheduleKind::Constant,
+                ScheduleName::Wsd => ScheduleKind::Wsd,
+                ScheduleName::InverseSqrt => ScheduleKind::InverseSqrt,
             },
             warmup_steps: (s.warmup * steps as f64).round() as u64,
             ..ScheduleConfig::default()
