@@ -18,8 +18,8 @@ pub struct GroupConfig {
     pub names: Vec<String>,
     /// Roles, e.g. `"embed"`, `"norm"`, `"query"`.
     pub roles: Vec<String>,
-    /// Another optimizer with its default settings, e.g. `"sgd"`; decay, `beta1`, `beta2` and `eps` go on where it has
-    /// them. Absent: as outside the group.
+    /// Another optimizer with its default settings, e.g. `"sgd"`; `beta1`, `beta2`, `eps` and decay go on where it has
+    /// them, decay not between SGD, whose decay is an L2 term, and the others. Absent: as outside the group.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<Kind>,
     /// Momentum, where the group's optimizer is SGD.
@@ -85,6 +85,14 @@ impl GroupConfig {
                 want: "give names = [\"*.bias\"] or roles = [\"norm\"]",
             });
         }
+        let idle = self.kind.is_some() || self.momentum.is_some() || self.weight_decay.is_some();
+        if self.frozen && (idle || self.lr_ratio.to_bits() != 1f64.to_bits()) {
+            return Err(OptimError::Setting {
+                key: "groups.frozen",
+                value: "true, beside a kind, a rate or a decay".to_owned(),
+                want: "nothing else: what is frozen is never updated",
+            });
+        }
         match self.roles.iter().find(|r| !ROLES.contains(&r.as_str())) {
             Some(role) => Err(OptimError::Setting {
                 key: "groups.roles",
@@ -105,6 +113,10 @@ impl GroupConfig {
             ..run.clone()
         };
         if let Some(kind) = self.kind.filter(|k| *k != run.kind) {
+            // Decoupled decay and the L2 term of SGD's gradient are different things under one name.
+            if self.weight_decay.is_none() && (kind == Kind::Sgd) != (run.kind == Kind::Sgd) {
+                own.weight_decay = 0.0;
+            }
             own = own.of_kind(kind);
         }
         if let Some(momentum) = self.momentum {

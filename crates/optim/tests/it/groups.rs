@@ -177,7 +177,10 @@ fn a_group_may_have_another_optimizer() {
     for kind in KINDS {
         let group = GroupConfig { kind: Some(Kind::Sgd), momentum: Some(0.9), ..names(&["h.?.mlp"]) };
         let mixed = run(&config(kind, vec![group]), &l);
-        let sgd = run(&OptimizerConfig { momentum: 0.9, ..config(Kind::Sgd, vec![]) }, &l);
+        // The decay of the run is decoupled; SGD's own is another one.
+        let weight_decay = if kind == Kind::Sgd { 0.1 } else { 0.0 };
+        let sgd = OptimizerConfig { momentum: 0.9, weight_decay, ..config(Kind::Sgd, vec![]) };
+        let sgd = run(&sgd, &l);
         let plain = run(&config(kind, vec![]), &l);
         for (block, want) in l.blocks().iter().zip([&plain, &plain, &sgd, &sgd, &plain]) {
             assert_eq!(mixed[block.range.clone()], want[block.range.clone()], "{kind:?} {}", block.name);
@@ -202,6 +205,9 @@ fn settings_of_the_run_that_the_group_s_optimizer_does_not_have_stay_outside() {
     let momentum = GroupConfig { momentum: Some(0.9), ..roles(&["embed"]) };
     let error = config(Kind::AdamW, vec![momentum]).validate().unwrap_err().to_string();
     assert!(error.contains("momentum"), "{error}");
+    let frozen = GroupConfig { frozen: true, lr_ratio: 0.5, ..roles(&["embed"]) };
+    let error = config(Kind::AdamW, vec![frozen]).validate().unwrap_err().to_string();
+    assert!(error.contains("never updated"), "{error}");
     let wrong = GroupConfig { kind: Some(Kind::Sgd), momentum: Some(1.5), ..roles(&["embed"]) };
     assert!(config(Kind::AdamW, vec![wrong]).validate().is_err());
 }
@@ -241,4 +247,34 @@ fn run_f32(config: &OptimizerConfig, layout: &Layout) -> Vec<f32> {
         o.step(0.01, &mut p, &single(random(layout.len(), 10 + t)));
     }
     p
+}
+
+#[test]
+fn state_of_groups_with_other_optimizers_resumes_and_is_not_taken_for_another() {
+    let l = layout();
+    let of = |kind| {
+        let group = GroupConfig { kind: Some(kind), ..names(&["h.?.mlp"]) };
+        config(Kind::AdamW, vec![group]).build::<f64>(&l).unwrap()
+    };
+    let (mut whole, mut p) = (of(Kind::Lion), random(l.len(), 1));
+    let mut saved = Vec::new();
+    let mut at = Vec::new();
+    for t in 0..6 {
+        if t == 3 {
+            let mut out = StateWriter::new(&mut saved, Path::new("memory")).unwrap();
+            whole.save(&mut out).unwrap();
+            out.finish().unwrap();
+            at.clone_from(&p);
+        }
+        whole.step(0.01, &mut p, &random(l.len(), 10 + t));
+    }
+    let read = || StateReader::from_bytes(saved.clone(), Path::new("memory")).unwrap();
+    let mut again = of(Kind::Lion);
+    again.load(&mut read()).unwrap();
+    for t in 3..6 {
+        again.step(0.01, &mut at, &random(l.len(), 10 + t));
+    }
+    assert_eq!(at, p);
+    let error = of(Kind::Adafactor).load(&mut read()).unwrap_err().to_string();
+    assert!(error.contains("other parameter groups"), "{error}");
 }

@@ -29,13 +29,17 @@ pub(crate) struct Arm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LeaveOut {
-    /// How many; every seed draws its own.
+    /// How many; every seed draws its own, and a smaller draw is the beginning of a larger one.
     pub(crate) tensors: usize,
     /// Their learning rates to choose from, divided by the optimizer's. Every seed chooses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ratios: Vec<f64>,
     /// Momentum.
     #[serde(default = "momentum")]
     pub(crate) momentum: f64,
+    /// They are not updated at all: what a rate of their own is worth.
+    #[serde(default)]
+    pub(crate) frozen: bool,
 }
 
 fn momentum() -> f64 {
@@ -72,10 +76,11 @@ impl Arm {
         }
         let lrs = if self.lrs.is_empty() { lrs } else { &self.lrs };
         let ratios = self.leave_out.as_ref().map_or(&[][..], |l| &l.ratios);
-        if lrs.is_empty() || self.leave_out.is_some() && ratios.is_empty() {
-            return Err(
-                "give at least one learning rate, and one ratio where tensors are left out".to_owned()
-            );
+        if self.leave_out.as_ref().is_some_and(|l| l.frozen != l.ratios.is_empty()) {
+            return Err("leave_out: give ratios, or frozen = true without them".to_owned());
+        }
+        if lrs.is_empty() {
+            return Err("give at least one learning rate".to_owned());
         }
         match lrs.iter().chain(ratios).find(|v| !(v.is_finite() && **v > 0.0)) {
             Some(v) => Err(format!("{v} is no learning rate: it has to be a number above 0")),
@@ -92,24 +97,22 @@ impl Arm {
     pub(super) fn candidates(&self, lrs: &[f64], layout: &Layout, seed: u64) -> Vec<Candidate> {
         let lrs = if self.lrs.is_empty() { lrs } else { &self.lrs };
         let out = self.leave_out.as_ref().map_or_else(Vec::new, |l| draw(layout, l.tensors, seed));
-        let ratios = self.leave_out.as_ref().map_or(&[1.0][..], |l| &l.ratios);
+        let ratios = self.leave_out.as_ref().map_or(&[][..], |l| &l.ratios);
+        let ratios = if ratios.is_empty() { &[1.0] } else { ratios };
         let pairs = lrs.iter().flat_map(|lr| ratios.iter().map(move |ratio| (*lr, *ratio)));
         pairs
             .enumerate()
             .map(|(place, (lr, ratio))| {
                 let mut optimizer = OptimizerConfig { lr, ..self.optimizer.clone() };
                 if let Some(l) = &self.leave_out {
-                    optimizer.groups.insert(
-                        0,
-                        GroupConfig {
-                            names: out.clone(),
-                            kind: Some(Kind::Sgd),
-                            momentum: Some(l.momentum),
-                            lr_ratio: ratio,
-                            weight_decay: Some(0.0),
-                            ..GroupConfig::default()
-                        },
-                    );
+                    let names = GroupConfig { names: out.clone(), ..GroupConfig::default() };
+                    let group = if l.frozen {
+                        GroupConfig { frozen: true, ..names }
+                    } else {
+                        let (kind, momentum) = (Some(Kind::Sgd), Some(l.momentum));
+                        GroupConfig { kind, momentum, lr_ratio: ratio, ..names }
+                    };
+                    optimizer.groups.insert(0, group);
                 }
                 Candidate { place, optimizer, ratio, out: out.clone() }
             })
@@ -158,7 +161,8 @@ mod tests {
     #[test]
     fn matrices_that_are_left_out_are_those_of_the_seed_and_smaller_draws_are_parts_of_larger_ones() {
         let of = |tensors, seed| {
-            let a = arm(Some(LeaveOut { tensors, ratios: vec![1.0, 10.0], momentum: 0.9 }));
+            let ratios = vec![1.0, 10.0];
+            let a = arm(Some(LeaveOut { tensors, ratios, momentum: 0.9, frozen: false }));
             a.candidates(&[0.1], &layout(), seed)
         };
         let (two, three) = (of(2, 0), of(3, 0));
@@ -166,9 +170,13 @@ mod tests {
         assert_eq!(three[0].out[..2], two[0].out[..]);
         assert!(three[0].out.iter().all(|n| n.ends_with("mlp")));
         assert!((1..20).any(|s| of(2, s)[0].out != two[0].out));
-        assert_eq!(two[1].optimizer.groups[0].lr_ratio, 10.0);
+        assert!((two[1].optimizer.groups[0].lr_ratio - 10.0).abs() < 1e-12);
         assert_eq!(two[1].label(), "0.1x10");
         assert!(two[0].optimizer.build::<f32>(&layout()).is_ok());
+        let frozen = LeaveOut { tensors: 2, ratios: vec![], momentum: 0.9, frozen: true };
+        let frozen = arm(Some(frozen)).candidates(&[0.1], &layout(), 0);
+        assert_eq!((frozen.len(), &frozen[0].out), (1, &two[0].out));
+        assert!(frozen[0].optimizer.groups[0].frozen);
     }
 
     #[test]
@@ -178,8 +186,10 @@ mod tests {
         assert!(
             Arm { name: "../a".into(), ..arm(None) }.check(&[1.0]).unwrap_err().contains("a name is made")
         );
-        let none = LeaveOut { tensors: 1, ratios: vec![], momentum: 0.9 };
-        assert!(arm(Some(none)).check(&[1.0]).unwrap_err().contains("one ratio"));
+        for (ratios, frozen) in [(vec![], false), (vec![1.0], true)] {
+            let none = LeaveOut { tensors: 1, ratios, momentum: 0.9, frozen };
+            assert!(arm(Some(none)).check(&[1.0]).unwrap_err().contains("give ratios"));
+        }
         assert!(arm(None).check(&[1.0]).is_ok());
     }
 }

@@ -97,6 +97,11 @@ impl PretrainSettings {
 impl Experiment for PretrainSettings {
     fn run(&self, ctx: &mut Context<'_>) -> Result<Metrics, Failure> {
         self.check().map_err(Failure::usage)?;
+        if ctx.budget.wall_s.is_some() {
+            return Err(Failure::usage(
+                "budget.wall_s: trainings are judged at the end of their schedule; set budget.steps instead",
+            ));
+        }
         let material = Material::new(self, ctx.seed)?;
         let mut found = Vec::with_capacity(self.arms.len());
         for arm in &self.arms {
@@ -117,13 +122,23 @@ impl Found {
     fn best(&self) -> Option<&Trial> {
         self.best.map(|i| &self.trials[i])
     }
+
+    /// The rates of the best one, and whether better ones may lie outside what was tried.
+    fn told(&self, best: &Trial) -> String {
+        let label = best.candidate.label();
+        let rates = || self.trials.iter().map(|t| t.candidate.optimizer.lr * t.candidate.ratio);
+        let own = best.candidate.optimizer.lr * best.candidate.ratio;
+        let (below, above) = (rates().any(|r| r < own), rates().any(|r| r > own));
+        if self.trials.len() > 1 && !(below && above) { format!("{label} (edge)") } else { label }
+    }
 }
 
 impl PretrainSettings {
     fn arm(&self, arm: &Arm, material: &Material, ctx: &mut Context<'_>) -> Result<Found, Failure> {
         let mut candidates = arm.candidates(&self.lrs, material.layout(), ctx.seed);
         // What the first seed chose holds for the others, unless an arm is another one with every seed.
-        if let Some(chosen) = ctx.first_of(&format!("{}/choice", arm.name)).filter(|_| !arm.is_drawn()) {
+        let chosen = ctx.first_of(&format!("{}/choice", arm.name)).filter(|c| c.is_finite());
+        if let Some(chosen) = chosen.filter(|_| !arm.is_drawn()) {
             candidates = candidates.into_iter().skip(chosen as usize).take(1).collect();
         }
         let alone = candidates.len() == 1;
@@ -146,7 +161,7 @@ impl PretrainSettings {
         let (mut grid, mut curves) = (Vec::new(), Vec::new());
         for (arm, f) in self.arms.iter().zip(found) {
             let (label, choice, validation, test) = match f.best() {
-                Some(t) => (t.candidate.label(), t.candidate.place as f64, t.validation, t.test),
+                Some(t) => (f.told(t), t.candidate.place as f64, t.validation, t.test),
                 None => ("diverged".to_owned(), f64::NAN, f64::NAN, f64::NAN),
             };
             for (name, value) in [
