@@ -5,8 +5,14 @@ use crate::process::{Failure, cargo, output, present, program, run, step};
 use std::path::Path;
 
 /// Recipes whose `quick` claims the gate checks: one of each kind, six minutes together at most.
-const CLAIMS: [&str; 4] =
-    ["adam-mini/state-half", "adam-mini/dense-blocks", "adam-mini/quadratic-blocks", "gem/diversity"];
+const CLAIMS: [&str; 6] = [
+    "adam-mini/state-half",
+    "adam-mini/dense-blocks",
+    "adam-mini/quadratic-blocks",
+    "adam-mini/partition-ablation",
+    "gem/diversity",
+    "gem/fixed-point",
+];
 
 /// What tests need from outside, and what is left out without it.
 const OUTSIDE: [(&str, &str); 2] = [

@@ -4,6 +4,7 @@
 mod errors;
 mod optimizer;
 mod plan;
+mod pretrain;
 mod results;
 mod runs;
 
