@@ -114,10 +114,12 @@ fn distance(a: &[f64], b: &[f64]) -> f64 {
 impl FixedPointSettings {
     fn check(&self) -> Result<(), String> {
         let total: f64 = self.data.iter().sum();
-        if self.data.len() < 2 || self.data.iter().any(|d| !(*d > 0.0)) || (total - 1.0).abs() > 1e-9 {
+        let positive = self.data.iter().all(|d| *d > 0.0);
+        if self.data.len() < 2 || !positive || (total - 1.0).abs() > 1e-9 {
             return Err("algorithm.data: give at least two numbers above 0 that add up to 1".to_owned());
         }
-        if self.losses.is_empty() || !(self.lr > 0.0 && self.lr.is_finite()) {
+        let fits = !self.losses.is_empty() && self.lr > 0.0 && self.lr.is_finite();
+        if !fits {
             return Err("algorithm: name at least one loss, and a learning rate above 0".to_owned());
         }
         Ok(())

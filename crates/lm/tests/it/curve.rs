@@ -64,14 +64,14 @@ impl Curve {
         let mut g = vec![f32::NAN; p.len()];
         let mut opt = optimizer.build::<f32>(model.layout()).unwrap();
         let mut objective = DecoderObjective::new(model, LossKind::Ce, false, Arc::new(Vec::new())).unwrap();
-        let mut step = |k: usize| {
+        let step = |k: usize| {
             let ids = (0..self.batch).flat_map(|r| self.row(vocab, k, r)).collect();
             let loss =
                 objective.value_grad(&p, &TokenBatch::causal(self.batch, self.length, ids), &mut g).unwrap();
             opt.step(optimizer.lr * ((k + 1) as f64 / self.warmup as f64).min(1.0), &mut p, &g);
             loss
         };
-        (0..self.losses.len()).map(|k| step(k)).collect()
+        (0..self.losses.len()).map(step).collect()
     }
 }
 

@@ -87,7 +87,8 @@ impl PretrainSettings {
         if self.held_out < 2 {
             return Err("algorithm.held_out: at least 2, half to choose and half to judge".to_owned());
         }
-        if !(0.0..1.0).contains(&self.warmup) || !(self.clip > 0.0 && self.clip.is_finite()) {
+        let fits = (0.0..1.0).contains(&self.warmup) && self.clip > 0.0 && self.clip.is_finite();
+        if !fits {
             return Err("algorithm: warmup is a share of the steps below 1, clip a number above 0".to_owned());
         }
         Ok(())
