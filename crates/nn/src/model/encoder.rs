@@ -228,7 +228,7 @@ impl Encoder {
         let mut rest = order.as_slice();
         while let Some(first) = rest.first() {
             let fits = |n: usize| rest.get(n).is_some_and(|i| (n + 1) * texts[*i].len() <= BATCH_TOKENS);
-            let rows = (1..).find(|n| !fits(*n)).unwrap_or(1);
+            let rows = (1..rest.len()).find(|n| !fits(*n)).unwrap_or(rest.len());
             let (batch, after) = rest.split_at(rows);
             let len = batch.last().map_or(texts[*first].len(), |i| texts[*i].len());
             for (i, v) in batch.iter().zip(self.batch(params, texts, batch, len)?) {

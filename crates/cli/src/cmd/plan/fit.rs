@@ -55,12 +55,12 @@ const UNITS: [(&str, f64); 9] = [
     ("GB", 1e9),
     ("TB", 1e12),
     ("KiB", 1024.0),
-    ("MiB", 1048576.0),
-    ("GiB", 1073741824.0),
-    ("TiB", 1099511627776.0),
+    ("MiB", 1_048_576.0),
+    ("GiB", 1_073_741_824.0),
+    ("TiB", 1_099_511_627_776.0),
 ];
 /// No machine has as much, and the numbers of its decoders stay describable.
-const MOST: f64 = 4.0 * 1099511627776.0;
+const MOST: f64 = 4.0 * 1_099_511_627_776.0;
 
 fn size(text: &str) -> Result<Size, String> {
     let text = text.trim();
