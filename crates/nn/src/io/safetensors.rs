@@ -105,10 +105,10 @@ pub fn write(path: &Path, tensors: &TensorMap, dtype: GgmlType) -> Result<(), Io
     write_each(path, &shapes, dtype, |i| Ok(Cow::Borrowed(&tensors[i].data)))
 }
 
-/// [`write`] of tensors that are made one at a time: `values(i)` are those of number `i` in `shapes`.
+/// [`write()`] of tensors that are made one at a time: `values(i)` are those of number `i` in `shapes`.
 ///
 /// # Errors
-/// As [`write`], and what `values` says.
+/// As [`write()`], and what `values` says.
 pub fn write_each<'a>(
     path: &Path,
     shapes: &[(String, Vec<usize>)],
