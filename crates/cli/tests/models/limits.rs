@@ -1,9 +1,8 @@
 //! Memory: one estimate, made before anything is read, and configurations that ask for the impossible.
 
-use std::fs;
 #[cfg(target_os = "linux")]
-
 use serde_json::{Value as Json, json};
+use std::fs;
 
 use crate::fixture::rhumb;
 use crate::fixture::{model, save};
