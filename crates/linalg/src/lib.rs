@@ -10,4 +10,4 @@ pub mod rng;
 pub mod vec;
 
 pub use op::{LinearOp, OpError};
-pub use real::Real;
+pub use real::{Compiled, Real};

@@ -4,6 +4,60 @@ use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Neg, Sub, SubAssi
 
 pub(crate) use sealed::Sealed;
 
+/// A generic function over the scalars that is compiled where it is written, once for each of them, instead of in
+/// every crate that calls it. [`compiled!`](crate::compiled) writes the implementation.
+///
+/// A crate that calls a generic function compiles a copy of its own, with its own settings: hot loops would be compiled
+/// many times, and somewhere without the settings that they need.
+pub trait Compiled {
+    /// The arguments.
+    type In<T: Real>;
+    /// The result.
+    type Out<T: Real>;
+    /// The function at `f32`.
+    fn single(x: Self::In<f32>) -> Self::Out<f32>;
+    /// The function at `f64`.
+    fn double(x: Self::In<f64>) -> Self::Out<f64>;
+}
+
+/// Implements [`Compiled`](crate::Compiled) for a new private type, to be called by `T::compiled::<Name>(arguments)`.
+///
+/// ```
+/// use rhumb_linalg::{Real, compiled};
+///
+/// compiled!(Sum<'a>, |x: &'a [T]| -> T { x.iter().copied().sum() });
+///
+/// fn sum<T: Real>(x: &[T]) -> T {
+///     T::compiled::<Sum<'_>>(x)
+/// }
+///
+/// assert_eq!(sum(&[1.0f32, 2.0]), 3.0);
+/// assert_eq!(sum(&[1.0f64, 2.0]), 3.0);
+/// ```
+#[macro_export]
+macro_rules! compiled {
+    ($name:ident<$($life:lifetime $(: $longer:lifetime)?),*>, |$x:tt: $in:ty| -> $out:ty $body:block) => {
+        struct $name<$($life $(: $longer)?),*>($(::std::marker::PhantomData<&$life ()>),*);
+
+        impl<$($life $(: $longer)?),*> $crate::Compiled for $name<$($life),*> {
+            type In<T: $crate::Real> = $in;
+            type Out<T: $crate::Real> = $out;
+
+            #[inline(never)]
+            fn single(x: Self::In<f32>) -> Self::Out<f32> {
+                fn body<$($life $(: $longer)?,)* T: $crate::Real>($x: $in) -> $out $body
+                body::<f32>(x)
+            }
+
+            #[inline(never)]
+            fn double(x: Self::In<f64>) -> Self::Out<f64> {
+                fn body<$($life $(: $longer)?,)* T: $crate::Real>($x: $in) -> $out $body
+                body::<f64>(x)
+            }
+        }
+    };
+}
+
 mod sealed {
     use crate::gemm::Kernel;
 
@@ -61,6 +115,8 @@ pub trait Real:
     /// `"f32"` or `"f64"`.
     const NAME: &'static str;
 
+    /// Calls a [`Compiled`] function at this type.
+    fn compiled<C: Compiled>(x: C::In<Self>) -> C::Out<Self>;
     /// Rounds an `f64` to this type.
     fn of(x: f64) -> Self;
     /// Widens to `f64` exactly.
@@ -92,6 +148,10 @@ impl Real for f32 {
     const BYTES: usize = 4;
     const NAME: &'static str = "f32";
 
+    #[inline(always)]
+    fn compiled<C: Compiled>(x: C::In<f32>) -> C::Out<f32> {
+        C::single(x)
+    }
     #[inline(always)]
     fn of(x: f64) -> f32 {
         x as f32
@@ -163,6 +223,10 @@ impl Real for f64 {
     const BYTES: usize = 8;
     const NAME: &'static str = "f64";
 
+    #[inline(always)]
+    fn compiled<C: Compiled>(x: C::In<f64>) -> C::Out<f64> {
+        C::double(x)
+    }
     #[inline(always)]
     fn of(x: f64) -> f64 {
         x

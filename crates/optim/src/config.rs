@@ -1,5 +1,5 @@
 use rhumb_core::{Layout, Optimizer};
-use rhumb_linalg::Real;
+use rhumb_linalg::{Real, compiled};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,13 @@ impl Default for OptimizerConfig {
     }
 }
 
+compiled!(
+    Build<'a>,
+    |(config, layout): (&'a OptimizerConfig, &'a Layout)| -> Result<Box<dyn Optimizer<T>>, OptimError> {
+        config.built(layout)
+    }
+);
+
 impl OptimizerConfig {
     /// Checks every setting without building anything.
     ///
@@ -234,6 +241,10 @@ impl OptimizerConfig {
     /// # Errors
     /// [`OptimError`] for a setting out of range or a tensor that does not fit the preset.
     pub fn build<T: Real>(&self, layout: &Layout) -> Result<Box<dyn Optimizer<T>>, OptimError> {
+        T::compiled::<Build<'_>>((self, layout))
+    }
+
+    fn built<T: Real>(&self, layout: &Layout) -> Result<Box<dyn Optimizer<T>>, OptimError> {
         self.validate()?;
         if !self.groups.is_empty() {
             let groups = groups::cut(self, layout)?;

@@ -18,8 +18,8 @@ mod scratch;
 mod tests;
 
 use self::packed::Product;
-use crate::Real;
 use crate::real::Sealed;
+use crate::{Real, compiled};
 
 pub(crate) use self::kernel::Kernel;
 #[cfg(target_arch = "x86_64")]
@@ -104,8 +104,14 @@ pub fn gemm<T: Real>(
     b: Mat<'_, T>,
     init: Init<'_, T>,
 ) {
-    gemm_on(T::kernels().first().copied(), parallel, Product { size, alpha, a, b, ldc }, c, init);
+    T::compiled::<Preferred<'_>>((parallel, Product { size, alpha, a, b, ldc }, c, init));
 }
+
+type Arguments<'a, T> = (bool, Product<'a, T>, &'a mut [T], Init<'a, T>);
+
+compiled!(Preferred<'a>, |(parallel, product, c, init): Arguments<'a, T>| -> () {
+    gemm_on(T::kernels().first().copied(), parallel, product, c, init);
+});
 
 /// The kernel that [`gemm()`] uses on this CPU, for reports.
 pub fn kernel_name() -> &'static str {

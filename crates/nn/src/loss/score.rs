@@ -1,6 +1,6 @@
 use rhumb_core::EvalError;
-use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
+use rhumb_linalg::{Real, compiled};
 
 use super::head::{Live, LmHead};
 use super::rows::{Pass, rows_in_place};
@@ -28,6 +28,18 @@ pub fn score_rows<T: Real>(
     weight: &[T],
     width: usize,
     targets: &[u32],
+) -> Result<Vec<TokenScore>, EvalError> {
+    T::compiled::<Scores<'_>>((kind, hidden, weight, width, targets))
+}
+
+type Arguments<'a, T> = (LossKind, &'a [T], &'a [T], usize, &'a [u32]);
+
+compiled!(Scores<'a>, |arguments: Arguments<'a, T>| -> Result<Vec<TokenScore>, EvalError> {
+    scores(arguments)
+});
+
+fn scores<T: Real>(
+    (kind, hidden, weight, width, targets): Arguments<'_, T>,
 ) -> Result<Vec<TokenScore>, EvalError> {
     let vocab = weight.len() / width;
     let head = LmHead::new(targets.len(), width, vocab, kind);

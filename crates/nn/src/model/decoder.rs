@@ -2,7 +2,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use rhumb_core::{Layout, Role};
-use rhumb_linalg::Real;
+use rhumb_linalg::{Real, compiled};
 
 use super::config::{DecoderConfig, Family, ModelError};
 use super::lora::LoraConfig;
@@ -164,6 +164,14 @@ impl Builder<'_> {
     }
 }
 
+compiled!(MakeGraph<'a>, |(model, shape, plan, rope): (
+    &'a Decoder,
+    BatchShape,
+    Plan,
+    Option<&'a Arc<RopeTable<T>>>
+)|
+ -> (Graph<T>, Var,) { model.built(shape, plan, rope) });
+
 impl Decoder {
     /// A decoder whose own parameters are trained.
     ///
@@ -269,6 +277,15 @@ impl Decoder {
 
     /// The computation for batches of one shape; returns the hidden states after the last norm as well.
     pub fn graph<T: Real>(
+        &self,
+        shape: BatchShape,
+        plan: Plan,
+        rope: Option<&Arc<RopeTable<T>>>,
+    ) -> (Graph<T>, Var) {
+        T::compiled::<MakeGraph<'_>>((self, shape, plan, rope))
+    }
+
+    fn built<T: Real>(
         &self,
         shape: BatchShape,
         plan: Plan,

@@ -1,7 +1,7 @@
 use std::ops::Range;
 
 use rhumb_core::{EvalError, Layout, Role};
-use rhumb_linalg::Real;
+use rhumb_linalg::{Real, compiled};
 use serde_json::Value;
 
 use super::config::{Keys, ModelError};
@@ -109,6 +109,10 @@ const SEGMENTS: &str = "embeddings.token_type_embeddings.weight";
 /// Tokens of a batch of texts; more only cost memory.
 const BATCH_TOKENS: usize = 4096;
 
+compiled!(MakeGraph<'a>, |(model, shape): (&'a Encoder, BatchShape)| -> (Graph<T>, Var) {
+    model.built(shape)
+});
+
 impl Encoder {
     /// An encoder of that shape.
     pub fn new(config: EncoderConfig) -> Self {
@@ -167,6 +171,10 @@ impl Encoder {
 
     /// The computation for batches of one shape; returns the last hidden states.
     pub fn graph<T: Real>(&self, shape: BatchShape) -> (Graph<T>, Var) {
+        T::compiled::<MakeGraph<'_>>((self, shape))
+    }
+
+    fn built<T: Real>(&self, shape: BatchShape) -> (Graph<T>, Var) {
         let c = &self.config;
         let n = shape.rows * shape.len;
         let mut g = Graph::new();

@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
 use rhumb_core::EvalError;
-use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
+use rhumb_linalg::{Real, compiled};
 
 use super::cache::KvCache;
 use super::decoder::{BatchShape, Decoder, Plan};
@@ -24,6 +24,13 @@ pub struct Session<'a, T: Real> {
 
 /// Longest piece that runs through one graph; longer prompts are cut.
 const PIECE: usize = 256;
+
+compiled!(
+    Sweep<'s, 'a: 's>,
+    |(session, shape, ids): (&'s mut Session<'a, T>, BatchShape, &'s [u32])| -> Result<(), EvalError> {
+        session.swept(shape, ids)
+    }
+);
 
 impl<'a, T: Real> Session<'a, T> {
     /// An empty sequence with room for `capacity` tokens.
@@ -107,6 +114,10 @@ impl<'a, T: Real> Session<'a, T> {
     }
 
     fn sweep(&mut self, shape: BatchShape, ids: &[u32]) -> Result<(), EvalError> {
+        T::compiled::<Sweep<'_, 'a>>((self, shape, ids))
+    }
+
+    fn swept(&mut self, shape: BatchShape, ids: &[u32]) -> Result<(), EvalError> {
         let k = match self.tapes.iter().position(|t| t.0 == shape) {
             Some(k) => k,
             None => {
