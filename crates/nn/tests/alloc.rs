@@ -170,7 +170,9 @@ fn check_perceptron<T: Real>(loss: MlpLoss) {
     let model = Mlp::new(config).unwrap();
     let rows = 40;
     let targets = match loss {
-        MlpLoss::CrossEntropy => Targets::Labels((0..rows).map(|i| i as u32 % 4).collect()),
+        MlpLoss::CrossEntropy | MlpLoss::Scores(_) => {
+            Targets::Labels((0..rows).map(|i| i as u32 % 4).collect())
+        }
         MlpLoss::Mse => Targets::Values(vec![T::ONE; rows * 4]),
     };
     let batch = MlpBatch { rows, inputs: vec![T::ONE; rows * 12], targets, weight: 0.0 };

@@ -7,6 +7,7 @@ mod adam_mini_conditioning;
 mod adam_mini_quadratic;
 mod adam_mini_state;
 mod gem_fixed_point;
+mod gem_toy_diversity;
 mod pretrain;
 mod sft;
 
@@ -90,6 +91,8 @@ experiments! {
     "adam-mini-quadratic" => AdamMiniQuadratic(adam_mini_quadratic::QuadraticSettings),
     /// Where each loss of fine-tuning comes to rest on given frequencies.
     "gem-fixed-point" => GemFixedPoint(gem_fixed_point::FixedPointSettings),
+    /// A small network that knows several right answers, fine-tuned on data that prefer one.
+    "gem-toy-diversity" => GemToyDiversity(gem_toy_diversity::ToySettings),
     /// Trainings of a small decoder from scratch that differ in the optimizer.
     "pretrain" => Pretrain(Box<pretrain::PretrainSettings>),
     /// Fine-tunings of a language model that differ in the loss.

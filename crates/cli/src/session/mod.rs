@@ -11,8 +11,11 @@ use rhumb_core::{
     StopReason, Streams,
 };
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 pub(crate) use self::result::{RunResult, SeedResult, paired};
-use crate::exit::{Code, Failure};
+use crate::exit::{Code, Failure, read_text};
 use crate::experiment::Metrics;
 use crate::output::Global;
 use crate::progress::Progress;
@@ -22,6 +25,8 @@ use crate::{interrupt, machine};
 
 /// Seconds between two checkpoints of a running arm.
 const CHECKPOINT_S: f64 = 60.0;
+/// What was measured of an arm, in its folder.
+const MEASURED: &str = "measured.json";
 
 /// What is to be executed.
 pub(crate) struct Plan<'a> {
@@ -105,6 +110,38 @@ impl Context<'_> {
             return Err(Failure::new(Code::Interrupted, anyhow::anyhow!("interrupted in {arm}")));
         }
         Ok(outcome)
+    }
+
+    /// What `make` measures of an arm. It is kept in the folder of the arm, so that a resumed run takes it from there.
+    ///
+    /// # Errors
+    /// What `make` says; a file that cannot be written, or is not what was written.
+    pub(crate) fn once<T: Serialize + DeserializeOwned>(
+        &mut self,
+        arm: &str,
+        make: impl FnOnce(&mut Self) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let Some(dir) = self.folder.as_ref().map(|dir| dir.join(arm)) else { return make(self) };
+        let path = dir.join(MEASURED);
+        if self.resume && path.exists() {
+            return serde_json::from_str(&read_text(&path)?).map_err(|e| {
+                let path = path.display();
+                Failure::usage(format!("{path}: {e}; remove the file, and what it held is measured again"))
+            });
+        }
+        let made = make(self)?;
+        let text = serde_json::to_vec_pretty(&made)
+            .map_err(|e| Failure::usage(format!("{}: no JSON form: {e}", path.display())))?;
+        RunFolder::create(dir, true)?.write(MEASURED, &text)?;
+        Ok(made)
+    }
+
+    /// Puts a file into the folder of an arm, where there is one.
+    pub(crate) fn keep(&self, arm: &str, name: &str, text: &str) -> Result<(), Failure> {
+        match &self.folder {
+            Some(dir) => Ok(RunFolder::create(dir.join(arm), true)?.write(name, text.as_bytes())?),
+            None => Ok(()),
+        }
     }
 
     /// Adds a table, a plot or a paragraph to the report.

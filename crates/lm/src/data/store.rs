@@ -3,6 +3,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rhumb_linalg::rng::Rng;
 use rhumb_nn::io::words::{Words, WordsWriter};
 
 use super::pack::pack_lengths;
@@ -184,6 +185,18 @@ impl Examples {
         let twins = of(Part::Twin).count();
         let spans = of(Part::Train).map(|i| self.spans[i]).collect();
         Ok(StoredSplit { train: Examples { words: self.words, spans }, held_out, twins })
+    }
+
+    /// `n` documents drawn by a seed, in the order of the file; all where there are no more.
+    pub fn draw(mut self, n: usize, seed: u64) -> Examples {
+        if n < self.spans.len() {
+            let mut order: Vec<usize> = (0..self.spans.len()).collect();
+            Rng::named(seed, "draw").shuffle(&mut order);
+            order.truncate(n);
+            order.sort_unstable();
+            self.spans = order.into_iter().map(|i| self.spans[i]).collect();
+        }
+        self
     }
 
     /// For each document the first one with the same tokens. Documents are only read where their hashes agree.

@@ -543,3 +543,20 @@ fn calls_of_tools_are_trained_or_refused_but_never_dropped() {
     let e = tokenizing(&Chars, Some(&Chat)).example(&row, "chat.jsonl").unwrap_err().to_string();
     assert!(e.contains("line 1") && e.contains("tool_calls") && e.contains("template"), "{e}");
 }
+
+#[test]
+fn a_drawn_part_keeps_the_order_and_depends_on_the_seed_alone() {
+    let all: Vec<Example> = (0..50)
+        .map(|i| Example { ids: vec![i, i + 1], live: vec![false, true], line: i as usize + 1 })
+        .collect();
+    let lines = |n: usize, seed: u64| -> Vec<usize> {
+        let drawn = Examples::from(all.clone()).draw(n, seed).to_vec().unwrap();
+        assert!(drawn.iter().all(|e| all[e.line - 1] == *e));
+        drawn.iter().map(|e| e.line).collect()
+    };
+    let (a, b) = (lines(20, 1), lines(20, 2));
+    assert_eq!(a.len(), 20);
+    assert!(a.windows(2).all(|w| w[0] < w[1]) && a != b && a == lines(20, 1));
+    assert_ne!(a, (1..=20).collect::<Vec<_>>());
+    assert_eq!(lines(60, 1), (1..=50).collect::<Vec<_>>());
+}

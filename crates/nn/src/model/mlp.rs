@@ -1,8 +1,8 @@
 use std::ops::Range;
 
 use rhumb_core::{EvalError, Layout, Role};
-use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
+use rhumb_linalg::{Real, compiled};
 use serde::{Deserialize, Serialize};
 
 use super::config::ModelError;
@@ -16,18 +16,21 @@ mod objective;
 pub use objective::MlpObjective;
 
 /// What a multilayer perceptron is trained on.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MlpLoss {
     /// Cross-entropy of the softmax of the outputs against a label, mean over rows.
     #[default]
     CrossEntropy,
+    /// Another loss of the table on the outputs and a label, mean over rows. The noise of `neft` is left to whoever
+    /// makes the batches: there are no embeddings here.
+    Scores(LossKind),
     /// Squared error, mean over rows and outputs.
     Mse,
 }
 
 /// The shape of a multilayer perceptron.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MlpConfig {
     /// Widths: inputs, hidden layers, outputs. Two numbers make a linear model.
@@ -43,7 +46,7 @@ pub struct MlpConfig {
 /// The labels or values that a batch asks for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Targets<T> {
-    /// `[rows]`, one class a row, for [`MlpLoss::CrossEntropy`]; [`IGNORE`] takes no part.
+    /// `[rows]`, one class a row, for [`MlpLoss::CrossEntropy`] and [`MlpLoss::Scores`]; [`IGNORE`] takes no part.
     Labels(Vec<u32>),
     /// `[rows, outputs]`, for [`MlpLoss::Mse`].
     Values(Vec<T>),
@@ -84,6 +87,10 @@ pub struct Mlp {
     layout: Layout,
     layers: Vec<Layer>,
 }
+
+compiled!(MakeGraph<'a>, |(model, rows, loss): (&'a Mlp, usize, bool)| -> (Graph<T>, Var) {
+    model.built(rows, loss)
+});
 
 impl Mlp {
     /// A perceptron of that shape.
@@ -157,6 +164,10 @@ impl Mlp {
     ///
     /// The first outside input is `[rows, inputs]`; the squared error has a second one, `[rows, outputs]`.
     pub fn graph<T: Real>(&self, rows: usize, loss: bool) -> (Graph<T>, Var) {
+        T::compiled::<MakeGraph<'_>>((self, rows, loss))
+    }
+
+    fn built<T: Real>(&self, rows: usize, loss: bool) -> (Graph<T>, Var) {
         let mut g = Graph::new();
         let mut x = g.input(rows * self.inputs(), false);
         for (i, l) in self.layers.iter().enumerate() {
@@ -173,6 +184,9 @@ impl Mlp {
             (true, MlpLoss::CrossEntropy) => {
                 g.finish(LogitLoss::new(rows, self.outputs(), LossKind::Ce), &[x.into()]);
             }
+            (true, MlpLoss::Scores(kind)) => {
+                g.finish(LogitLoss::new(rows, self.outputs(), kind), &[x.into()]);
+            }
             (true, MlpLoss::Mse) => {
                 let len = rows * self.outputs();
                 let target = g.input(len, false);
@@ -188,11 +202,13 @@ impl Mlp {
         check_rows("inputs", &batch.inputs, rows, self.inputs())?;
         match (&batch.targets, self.config.loss) {
             // Labels are checked where they are read.
-            (Targets::Labels(_), MlpLoss::CrossEntropy) => Ok(()),
+            (Targets::Labels(_), MlpLoss::CrossEntropy | MlpLoss::Scores(_)) => Ok(()),
             (Targets::Values(v), MlpLoss::Mse) => check_rows("target values", v, rows, self.outputs()),
-            (Targets::Values(_), MlpLoss::CrossEntropy) => Err(EvalError::Unsupported(
-                "the batch holds target values, but cross-entropy needs labels: choose the loss mse".into(),
-            )),
+            (Targets::Values(_), MlpLoss::CrossEntropy | MlpLoss::Scores(_)) => {
+                Err(EvalError::Unsupported(
+                    "the batch holds target values, but the loss needs labels: choose the loss mse".into(),
+                ))
+            }
             (Targets::Labels(_), MlpLoss::Mse) => Err(EvalError::Unsupported(
                 "the batch holds labels, but the squared error needs target values: choose the loss cross-entropy"
                     .into(),
@@ -208,7 +224,7 @@ impl Mlp {
         };
         let row = if batch.weight > 0.0 { batch.weight } else { 1.0 / live.max(1) as f64 };
         match self.config.loss {
-            MlpLoss::CrossEntropy => row,
+            MlpLoss::CrossEntropy | MlpLoss::Scores(_) => row,
             // The operation halves the sum of squares, and a row's loss is the mean over its outputs.
             MlpLoss::Mse => 2.0 * row / self.outputs() as f64,
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use rhumb_core::{EvalError, Objective, Role, SecondOrder};
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
+use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, ModelError, Targets};
 use rhumb_nn::op::IGNORE;
 use rhumb_nn::ops::Act;
@@ -24,7 +25,9 @@ fn random(n: usize, seed: u64) -> Vec<f64> {
 
 fn batch(m: &Mlp, rows: usize) -> MlpBatch<f64> {
     let targets = match m.config().loss {
-        MlpLoss::CrossEntropy => Targets::Labels((0..rows).map(|i| (i % m.outputs()) as u32).collect()),
+        MlpLoss::CrossEntropy | MlpLoss::Scores(_) => {
+            Targets::Labels((0..rows).map(|i| (i % m.outputs()) as u32).collect())
+        }
         MlpLoss::Mse => Targets::Values(random(rows * m.outputs(), 8)),
     };
     MlpBatch { rows, inputs: random(rows * m.inputs(), 7), targets, weight: 0.0 }
@@ -80,7 +83,8 @@ fn equal_scores_cost_the_logarithm_of_the_number_of_classes() {
 #[test]
 fn gradients_equal_central_differences_and_hessian_products_differences_of_gradients() {
     for activation in ACTIVATIONS {
-        for loss in [MlpLoss::CrossEntropy, MlpLoss::Mse] {
+        let bonus = MlpLoss::Scores(LossKind::CeEntropy { lambda: 0.3 });
+        for loss in [MlpLoss::CrossEntropy, MlpLoss::Mse, bonus] {
             for bias in [false, true] {
                 let m = model(&[4, 6, 5, 3], activation, bias, loss);
                 let (b, n) = (batch(&m, 7), m.layout().len());
@@ -274,7 +278,7 @@ fn a_batch_that_does_not_fit_is_refused_with_its_place() {
     let text = fail(&|b| b.targets = Targets::Labels(vec![0, 1]));
     assert!(text.contains("labels: expected 4 values, got 2"), "{text}");
     let text = fail(&|b| b.targets = Targets::Values(vec![0.0; 8]));
-    assert!(text.contains("cross-entropy needs labels"), "{text}");
+    assert!(text.contains("the loss needs labels"), "{text}");
     let text = fail(&|b| b.inputs.truncate(11));
     assert!(text.contains("inputs: expected 12 values, got 11"), "{text}");
     let text = fail(&|b| b.inputs[7] = f64::NAN);

@@ -48,6 +48,11 @@ impl Loss {
         self.0.name
     }
 
+    /// Whether it is one of the GEM losses.
+    pub(crate) fn is_gem(self) -> bool {
+        self.has("beta")
+    }
+
     /// Whether it is told apart from another by nothing but a number of that name.
     fn has(self, number: &str) -> bool {
         self.0.parameter.is_some_and(|p| p.name == number)

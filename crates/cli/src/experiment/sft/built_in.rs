@@ -65,7 +65,7 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
     let measured =
         |params: &[f32]| measure(&model, params, &corpus).map_err(|e| Failure::new(Code::Numerical, e));
     let base = pretrain(b, ctx, &corpus, &model)?;
-    let mut arms = vec![("before", values(&measured(&base)?))];
+    let mut arms = vec![("before".to_owned(), values(&measured(&base)?))];
     let mut control = None;
     for (name, settings) in s.arms(ctx) {
         let config = setup::config(&settings, &corpus.fine_tune)?;
@@ -73,15 +73,15 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
         let train = corpus.fine_tune.clone();
         let mut sft = Sft::new(config, model.clone(), base.clone(), Arc::new(Vec::new()), train, &[])?;
         drive(ctx, name, steps, &mut sft)?;
-        arms.push((name, values(&measured(sft.params())?)));
+        arms.push((name.to_owned(), values(&measured(sft.params())?)));
         if name == Loss::CE.name() {
             let warm =
                 at_temperature(&model, sft.params(), control_temperature(s.sft.beta)).map_err(from_eval)?;
             control = Some(values(&measured(&warm)?));
         }
     }
-    arms.extend(control.map(|c| (CONTROL, c)));
-    Ok(Measured { names: NAMES, arms })
+    arms.extend(control.map(|c| (CONTROL.to_owned(), c)));
+    Ok(Measured { names: NAMES.to_vec(), arms })
 }
 
 /// The parameters that every arm starts from.

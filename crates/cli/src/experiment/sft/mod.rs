@@ -2,13 +2,14 @@
 
 mod built_in;
 mod files;
+mod samples;
 
 use rhumb_core::Algorithm;
-use rhumb_lm::sft::Sft;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::built_in::BuiltIn;
+use self::samples::Samples;
 use super::{Experiment, Metrics};
 use crate::cmd::train::SftSettings;
 use crate::cmd::train::loss::Loss;
@@ -33,6 +34,10 @@ pub(crate) struct StudySettings {
     pub(crate) losses: Vec<Loss>,
     /// Weight decay of one more arm, cross-entropy with it; 0 leaves that arm out.
     pub(crate) decay: f64,
+    /// Conversations of `sft.data` to train on, drawn by the seed; 0 takes all that are not held out.
+    pub(crate) conversations: usize,
+    /// Answers to held-out prompts that every arm is measured by, for a model and data from disk.
+    pub(crate) samples: Samples,
     /// The generated language and the training on it.
     pub(crate) built_in: BuiltIn,
 }
@@ -43,6 +48,8 @@ impl Default for StudySettings {
             sft: SftSettings::default(),
             losses: vec![Loss::CE, Loss::GEM_LINEAR],
             decay: 0.0,
+            conversations: 0,
+            samples: Samples::default(),
             built_in: BuiltIn::default(),
         }
     }
@@ -50,8 +57,8 @@ impl Default for StudySettings {
 
 /// What was measured of every arm: its name and its numbers, in the order of the names.
 struct Measured {
-    names: &'static [&'static str],
-    arms: Vec<(&'static str, Vec<f64>)>,
+    names: Vec<&'static str>,
+    arms: Vec<(String, Vec<f64>)>,
 }
 
 impl StudySettings {
@@ -69,6 +76,14 @@ impl StudySettings {
         if !(self.decay >= 0.0 && self.decay.is_finite()) {
             return Err(format!("algorithm.decay: {} is no weight decay; give 0 or more", self.decay));
         }
+        if self.sft.model.is_none() && (self.conversations > 0 || self.samples.prompts > 0) {
+            return Err(
+                "algorithm.conversations and algorithm.samples need a model and data from disk: set algorithm.sft.model and \
+                 algorithm.sft.data"
+                    .to_owned(),
+            );
+        }
+        self.samples.validate()?;
         // Beta is the control's too.
         let numbers = self.sft.numbers().into_iter().filter(|(name, _)| *name != "beta");
         Loss::refuse_idle(&self.losses, &numbers.collect::<Vec<_>>())
@@ -96,9 +111,12 @@ impl StudySettings {
             for (name, value) in measured.names.iter().zip(values) {
                 metrics.put(format!("{arm}/{name}"), *value);
             }
-            table.row(std::iter::once((*arm).to_owned()).chain(values.iter().map(|v| number(*v))));
+            table.row(std::iter::once(arm.clone()).chain(values.iter().map(|v| number(*v))));
         }
         ctx.show(Section::Table("Held-out data".to_owned(), table));
+        if self.samples.prompts > 0 {
+            ctx.show(Section::Text(self.samples.explained()));
+        }
         ctx.show(Section::Text(format!(
             "control: the cross-entropy arm at temperature {}. Where the data are fitted, gem-linear at beta {} trains the \
              model that this temperature gives.",
@@ -120,11 +138,10 @@ impl Experiment for StudySettings {
     }
 }
 
-/// Runs an arm for as many steps as its configuration has.
-fn drive(ctx: &mut Context<'_>, arm: &str, steps: u64, sft: &mut Sft) -> Result<(), Failure> {
+/// Runs an arm for a number of steps.
+fn drive(ctx: &mut Context<'_>, arm: &str, steps: u64, algorithm: &mut dyn Algorithm) -> Result<(), Failure> {
     let budget = ctx.budget;
     ctx.budget.steps = Some(steps);
-    let algorithm: &mut dyn Algorithm = sft;
     let outcome = ctx.drive(arm, algorithm);
     ctx.budget = budget;
     outcome.map(|_| ())

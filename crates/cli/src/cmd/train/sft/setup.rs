@@ -57,8 +57,12 @@ pub(crate) fn trained(s: &SftSettings, plain: &Decoder) -> Result<Decoder, Failu
 /// The definition that is trained, its trained parameters and its frozen ones. The weights move out of
 /// `model`: a second copy would be most of the memory.
 pub(crate) fn prepare(s: &SftSettings, model: &mut LanguageModel) -> Result<Start, Failure> {
-    let decoder = trained(s, &model.decoder)?;
-    let weights = std::mem::take(&mut model.params);
+    prepare_from(s, &model.decoder, std::mem::take(&mut model.params))
+}
+
+/// As [`prepare`], from weights that stand alone.
+pub(crate) fn prepare_from(s: &SftSettings, plain: &Decoder, weights: Vec<f32>) -> Result<Start, Failure> {
+    let decoder = trained(s, plain)?;
     if !decoder.is_adapted() {
         return Ok((decoder, weights, Arc::new(Vec::new())));
     }
