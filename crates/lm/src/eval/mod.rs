@@ -1,5 +1,5 @@
 //! Evaluation measures: pass@k and votes, numeric answers, diversity of samples, degenerate repetition, checkable
-//! instructions, and generated tasks with verifiers.
+//! instructions, programs as answers, and generated tasks with verifiers.
 //!
 //! Everything here is a pure function of texts, tokens or vectors: no file is read, nothing is printed, and what is
 //! random has a seed. Definitions and traps are listed on the page *Evaluation measures* of the documentation.
@@ -18,6 +18,7 @@
 //! # }
 //! ```
 
+pub mod code;
 mod error;
 pub mod instruct;
 pub mod number;
