@@ -70,11 +70,8 @@ pub enum MeasureError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A line that holds no problem with a test.
-    #[error(
-        "{place}: {reason}; a line is one JSON object {{\"task_id\": .., \"prompt\": .., \"entry_point\": .., \
-         \"canonical_solution\": .., \"test\": ..}}"
-    )]
+    /// A line that holds no problem with a test, or no completion of one.
+    #[error("{place}: {reason}")]
     Problem {
         /// Source, and the line where one is to blame.
         place: String,

@@ -35,39 +35,73 @@ pub struct Problem {
     pub test: String,
 }
 
-/// Reads lines of JSON, passing over blank ones; `name` is what errors call the source.
+/// Reads problems from lines of JSON, passing over blank ones; `name` is what errors call the source.
 ///
 /// # Errors
 /// [`MeasureError::Problem`] with the line, for what is no JSON, a field that is missing or blank, a function whose
 /// name is none, a name that occurs twice; and without a problem at all.
 pub fn problems(text: &str, name: &str) -> Result<Vec<Problem>, MeasureError> {
     let mut seen = BTreeSet::new();
-    let mut all = Vec::new();
-    for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        let place = || format!("{name}, line {}", i + 1);
-        let problem =
-            Problem::from_json(line).map_err(|reason| MeasureError::Problem { place: place(), reason })?;
-        if !seen.insert(problem.task_id.clone()) {
-            let reason = format!("task_id {:?} occurs a second time", problem.task_id);
-            return Err(MeasureError::Problem { place: place(), reason });
+    read(text, name, |line| {
+        let problem = Problem::from_json(line)?;
+        if seen.insert(problem.task_id.clone()) {
+            Ok(problem)
+        } else {
+            Err(format!("task_id {:?} occurs a second time", problem.task_id))
         }
-        all.push(problem);
-    }
+    })
+}
+
+/// A completion from elsewhere, in the form of the published evaluation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sample {
+    /// Name of the problem.
+    pub task_id: String,
+    /// What follows its prompt, as it is.
+    pub completion: String,
+}
+
+/// Reads completions from lines of JSON, and finds the problem of each: its place in `problems`.
+///
+/// # Errors
+/// [`MeasureError::Problem`] with the line, for what is no such line and a problem that is not there.
+pub fn samples(text: &str, name: &str, problems: &[Problem]) -> Result<Vec<(usize, Sample)>, MeasureError> {
+    read(text, name, |line| {
+        let sample: Sample = serde_json::from_str(line).map_err(|e| within(&e))?;
+        match problems.iter().position(|p| p.task_id == sample.task_id) {
+            Some(i) => Ok((i, sample)),
+            None => Err(format!("task_id {:?} is none of the problems", sample.task_id)),
+        }
+    })
+}
+
+fn read<T>(
+    text: &str,
+    name: &str,
+    mut parse: impl FnMut(&str) -> Result<T, String>,
+) -> Result<Vec<T>, MeasureError> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
+    let all: Vec<T> = lines
+        .map(|(i, line)| {
+            parse(line)
+                .map_err(|reason| MeasureError::Problem { place: format!("{name}, line {}", i + 1), reason })
+        })
+        .collect::<Result<_, _>>()?;
     if all.is_empty() {
-        return Err(MeasureError::Problem {
-            place: name.to_owned(),
-            reason: "no line with a problem".into(),
-        });
+        return Err(MeasureError::Problem { place: name.to_owned(), reason: "it has no line".into() });
     }
     Ok(all)
 }
 
+/// The message; the place within a text of one line is its column alone.
+fn within(e: &serde_json::Error) -> String {
+    e.to_string().replace(" at line 1 column ", ", at column ")
+}
+
 impl Problem {
     fn from_json(line: &str) -> Result<Self, String> {
-        let problem: Problem = serde_json::from_str(line).map_err(|e| {
-            // The position within a text of one line is its column alone.
-            e.to_string().replace(" at line 1 column ", ", at column ")
-        })?;
+        let problem: Problem = serde_json::from_str(line).map_err(|e| within(&e))?;
         let p = &problem;
         let fields = [("task_id", &p.task_id), ("prompt", &p.prompt), ("test", &p.test)];
         if let Some((field, _)) = fields.iter().find(|(_, v)| v.trim().is_empty()) {

@@ -57,12 +57,28 @@ fn what_is_wrong_with_a_line_is_told_with_its_number_and_field() {
         (line(|p| drop(p.insert("entry_point".into(), "f(".into()))), "entry_point \"f(\" is no name"),
         (line(|p| drop(p.insert("entry_point".into(), "".into()))), "entry_point \"\" is no name"),
         ("{\"task_id\": ".into(), "x.jsonl, line 1: EOF while parsing a value, at column 12"),
-        ("\n\n".into(), "x.jsonl: no line with a problem"),
+        ("\n\n".into(), "x.jsonl: it has no line"),
     ];
     for (text, want) in table {
         let e = problems(&text, "x.jsonl").unwrap_err().to_string();
         assert!(e.contains(want), "{e}\n{want}");
-        assert!(e.contains("\"entry_point\": .."), "{e}");
+    }
+}
+
+#[test]
+fn samples_find_their_problems() {
+    let problems = [Problem { task_id: "t/9".into(), ..problem() }, problem()];
+    let text = "{\"task_id\": \"t/0\", \"completion\": \"    return 1\"}\n";
+    let all = samples(text, "s.jsonl", &problems).unwrap();
+    assert_eq!(all, [(1, Sample { task_id: "t/0".into(), completion: "    return 1".into() })]);
+    let table = [
+        ("\n{\"task_id\": \"t/1\", \"completion\": \"\"}", "s.jsonl, line 2: task_id \"t/1\" is none of the"),
+        ("{\"task_id\": \"t/0\"}", "s.jsonl, line 1: missing field `completion`"),
+        ("", "s.jsonl: it has no line"),
+    ];
+    for (text, want) in table {
+        let e = samples(text, "s.jsonl", &problems).unwrap_err().to_string();
+        assert!(e.contains(want), "{e}");
     }
 }
 
