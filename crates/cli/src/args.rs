@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Chat(cmd::chat::Args),
     /// Cross-entropy and entropy of a text, token by token.
     Score(cmd::score::Args),
+    /// Execute Python solutions of HumanEval's problems against their tests, in a sandbox.
+    Judge(cmd::judge::Args),
     /// Import, inspect, export or download a model.
     #[command(subcommand)]
     Model(cmd::model::Command),

@@ -87,6 +87,20 @@ pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
     })
 }
 
+/// Reads a text file that the user named, which may be packed by gzip.
+pub(crate) fn read_packed(path: &std::path::Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
+        Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; check the path", path.display()))
+    })?;
+    let text = if bytes.starts_with(&[0x1f, 0x8b]) {
+        std::io::read_to_string(flate2::read::MultiGzDecoder::new(&bytes[..])).map_err(|e| e.to_string())
+    } else {
+        String::from_utf8(bytes).map_err(|e| format!("{e}; convert it to UTF-8"))
+    };
+    text.map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))
+}
+
 /// Writes a file that the user named, making its folder.
 pub(crate) fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());

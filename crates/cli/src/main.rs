@@ -21,6 +21,11 @@ mod progress;
 mod recipe;
 mod report;
 mod rows;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(not(target_os = "linux"))]
+#[path = "sandbox/elsewhere.rs"]
+mod sandbox;
 mod session;
 mod table;
 
@@ -29,6 +34,9 @@ use exit::Failure;
 use output::{Global, Output};
 
 fn main() -> ExitCode {
+    if let Some(code) = sandbox::stage() {
+        return code;
+    }
     let args = Args::parse();
     let global = Global { json: args.json, quiet: args.quiet };
     match dispatch(args.command, global) {
@@ -50,6 +58,7 @@ fn dispatch(command: Command, global: Global) -> Result<Output, Failure> {
         Command::Generate(a) => cmd::generate::run(&a, global),
         Command::Chat(a) => cmd::chat::run(&a, global),
         Command::Score(a) => cmd::score::run(&a, global),
+        Command::Judge(a) => cmd::judge::run(&a, global),
         Command::Model(c) => cmd::model::run(&c, global),
         Command::Data(c) => cmd::data::run(&c, global),
         Command::Optimizer(c) => cmd::optimizer::run(&c),

@@ -8,6 +8,7 @@ pub(crate) mod data;
 pub(crate) mod doctor;
 pub(crate) mod explain;
 pub(crate) mod generate;
+pub(crate) mod judge;
 pub(crate) mod list;
 pub(crate) mod model;
 pub(crate) mod optimizer;

@@ -1,7 +1,8 @@
 //! The program as a user meets it: texts, exit codes, files, signals.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; a skipped one must be seen")]
 
 mod errors;
+mod judge;
 mod optimizer;
 mod plan;
 mod pretrain;
