@@ -8,6 +8,7 @@ use std::path::Path;
 pub(crate) fn run(root: &Path, what: &str, rest: &[&str]) -> Result<(), Failure> {
     let (script, package, example) = match what {
         "optim" => ("optim.py", "rhumb-optim", "bench_optim"),
+        "head" => ("head.py", "rhumb-nn", "bench_head"),
         _ => ("lm.py", "rhumb-nn", "bench_lm"),
     };
     let script = root.join("reference/bench").join(script);

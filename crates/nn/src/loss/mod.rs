@@ -13,5 +13,6 @@ pub use head::LmHead;
 pub use logit::LogitLoss;
 pub use mse::Mse;
 pub use row::{RowState, RowStats};
+pub use rows::row_losses;
 pub use score::{TokenScore, score_rows};
 pub use table::{LOSSES, LossEntry, LossError, LossKind, Parameter};

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 use rhumb_core::EvalError;
-use rhumb_linalg::Real;
+use rhumb_linalg::{Real, compiled};
 
 use super::row::{RowStats, row, row_tangent};
 use super::table::LossKind;
@@ -69,6 +69,49 @@ pub(super) fn rows_in_place<T: Real>(
     }
     Ok(())
 }
+
+/// Losses of many rows of scores, on all threads; with `scale`, the scores become `scale` times the gradient.
+///
+/// # Shapes
+/// `z [rows, classes]`, `labels [rows]`; [`IGNORE`] gives a row without loss and with gradient zero. `stats` is
+/// overwritten, one entry a row; the report holds sums over rows.
+///
+/// # Errors
+/// A length that does not fit, a label outside the classes or on a score of `-inf`.
+///
+/// # Cost
+/// The scores are read twice with a gradient and once without; no memory beside `stats`.
+pub fn row_losses<T: Real>(
+    kind: LossKind,
+    z: &mut [T],
+    classes: usize,
+    labels: &[u32],
+    scale: Option<T>,
+    stats: &mut Vec<RowStats>,
+) -> Result<LossReport, EvalError> {
+    if labels.len().checked_mul(classes) != Some(z.len()) {
+        let want = labels.len().saturating_mul(classes);
+        return Err(EvalError::Shape { what: "scores", want, got: z.len() });
+    }
+    if let Some(i) = labels.iter().position(|y| *y != IGNORE && *y as usize >= classes) {
+        return Err(EvalError::Unsupported(format!(
+            "label {} of row {i} is outside the {classes} classes",
+            labels[i]
+        )));
+    }
+    T::compiled::<Losses<'_>>((kind, z, classes, labels, scale, stats))
+}
+
+type Arguments<'a, T> = (LossKind, &'a mut [T], usize, &'a [u32], Option<T>, &'a mut Vec<RowStats>);
+
+compiled!(
+    Losses<'a>,
+    |(kind, z, classes, labels, scale, stats): Arguments<'a, T>| -> Result<LossReport, EvalError> {
+        let mut report = LossReport::default();
+        let pass = scale.map_or(Pass::Value, Pass::Gradient);
+        rows_in_place(kind, z, classes.max(1), |i| labels[i], pass, stats, &mut report).map(|()| report)
+    }
+);
 
 pub(super) fn refuse_hessian(kind: LossKind) -> Result<(), EvalError> {
     match kind.entry().no_hessian {

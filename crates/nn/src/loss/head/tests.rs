@@ -1,7 +1,7 @@
 use rhumb_linalg::rng::Rng;
 
 use super::*;
-use crate::loss::{LOSSES, LogitLoss, score_rows};
+use crate::loss::{LOSSES, LogitLoss, row_losses, score_rows};
 use crate::op::Data;
 use crate::tape::Pool;
 
@@ -186,4 +186,54 @@ fn a_loss_without_a_hessian_says_why_and_the_others_have_one() {
         }
     }
     assert!(LossKind::GemLogsigmoid { beta: 0.7 }.entry().no_hessian.is_some());
+}
+
+#[test]
+fn scratch_does_not_grow_with_the_number_of_tokens() {
+    let (width, vocab, chunk) = (3, 11, 8);
+    let bytes = |rows: usize| {
+        let head = LmHead::with_chunk(rows, width, vocab, LossKind::GemLinear { beta: 0.7 }, chunk);
+        let (h, w) = (random(1, rows * width), random(2, vocab * width));
+        let targets: Vec<u32> = (0..rows as u32).map(|i| i % vocab as u32).collect();
+        let scratch = Pool::new();
+        let data = Data { targets: &targets, ..Data::default() };
+        let cx = Cx { data, scratch: &scratch, seed: None, cache: None, weight: 1.0 };
+        let (mut dh, mut dw) = (vec![0.0; h.len()], vec![0.0; w.len()]);
+        let mut dx = [Some(Adj { buf: &mut dh, add: false }), Some(Adj { buf: &mut dw, add: false })];
+        head.eval(&cx, &[&h, &w], &mut dx).unwrap();
+        scratch.bytes()
+    };
+    assert_eq!(bytes(80), 8 * chunk * (vocab + 2 * width));
+    assert_eq!(bytes(8000), bytes(80));
+}
+
+#[test]
+fn losses_of_given_scores_are_those_of_their_rows() {
+    let (z, y) = (random(5, ROWS * VOCAB), labels());
+    for kind in kinds() {
+        let (mut out, mut stats) = (z.clone(), Vec::new());
+        let report = row_losses(kind, &mut out, VOCAB, &y, Some(0.5), &mut stats).unwrap();
+        let mut loss = 0.0;
+        for (i, (z, out)) in z.chunks(VOCAB).zip(out.chunks(VOCAB)).enumerate() {
+            let mut want = z.to_vec();
+            if y[i] == IGNORE {
+                assert!(out.iter().all(|g| *g == 0.0) && stats[i] == RowStats::default());
+                continue;
+            }
+            let s = crate::loss::row::row(kind, &mut want, y[i] as usize, Some(0.5));
+            close(out, &want);
+            loss += s.loss;
+        }
+        assert!((report.loss - loss).abs() < 1e-12 * (1.0 + loss.abs()));
+        let mut kept = z.clone();
+        row_losses(kind, &mut kept, VOCAB, &y, None, &mut stats).unwrap();
+    }
+    let told = |classes: usize, y: &[u32]| {
+        let e = row_losses(LossKind::Ce, &mut z.clone(), classes, y, None, &mut Vec::new());
+        e.unwrap_err().to_string()
+    };
+    assert!(told(VOCAB + 1, &y).contains("scores: expected"));
+    let mut wrong = y.clone();
+    wrong[3] = VOCAB as u32;
+    assert!(told(VOCAB, &wrong).contains("label 37 of row 3 is outside the 37 classes"));
 }
