@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rhumb_core::EvalError;
+use rhumb_nn::io::adapter::AdapterFiles;
 use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::io::template::{ChatTemplate, TemplateError};
 use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
@@ -54,6 +55,14 @@ impl LanguageModel {
     /// Writes the model with these weights as a folder that [`LanguageModel::open`] reads.
     pub(crate) fn save(&self, params: &[f32], dir: &Path) -> Result<(), Failure> {
         self.files.save_params(dir, &self.decoder, params).map_err(from_io)
+    }
+
+    /// The weights with adapters from the folder `dir` merged into them.
+    pub(crate) fn merged(&self, adapter: &AdapterFiles, dir: &Path) -> Result<Vec<f32>, Failure> {
+        let decoder = Decoder::with_lora(self.decoder.config().clone(), &adapter.lora)
+            .map_err(|e| Failure::new(Code::Usage, e).context(shown(dir)))?;
+        let params = adapter.params(dir, &decoder).map_err(from_io)?;
+        Ok(decoder.merge(&self.params, &params))
     }
 
     /// The chat template, or the failure that tells what to do without one.

@@ -59,6 +59,7 @@ fn dispatch(command: Command, global: Global) -> Result<Output, Failure> {
         Command::Chat(a) => cmd::chat::run(&a, global),
         Command::Score(a) => cmd::score::run(&a, global),
         Command::Judge(a) => cmd::judge::run(&a, global),
+        Command::Eval(a) => cmd::eval::run(&a, global),
         Command::Model(c) => cmd::model::run(&c, global),
         Command::Data(c) => cmd::data::run(&c, global),
         Command::Optimizer(c) => cmd::optimizer::run(&c),

@@ -106,6 +106,20 @@ pub(crate) fn command_line(more: &[&str]) -> String {
     words.join(" ")
 }
 
+/// The command that goes on with the run of this call in the folder `out`; `named` and `resumed` say whether `--out` and
+/// `--resume` were given already.
+pub(crate) fn resume_line(out: &std::path::Path, named: bool, resumed: bool) -> String {
+    let dir = out.to_string_lossy();
+    let mut more = Vec::new();
+    if !named {
+        more.extend(["--out", &*dir]);
+    }
+    if !resumed {
+        more.push("--resume");
+    }
+    command_line(&more)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -54,13 +54,14 @@ pub fn bootstrap_mean(values: &[f64], resamples: usize, level: f64, seed: u64) -
 /// 97.5 % quantiles of Student's t for 1 to 8 degrees of freedom.
 const T_975: [f64; 8] = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306];
 
+const RESAMPLES: usize = 10_000;
+
 /// 95 % interval of the mean of few values: Student's t up to nine, where the bootstrap is too narrow (of two values
 /// it is no more than their range), the percentile bootstrap from ten on. `None` for fewer than two.
 ///
 /// # Equation
 /// `mean +- t sd / sqrt(n)`, with the 97.5 % quantile `t` for `n - 1` degrees of freedom.
 pub fn mean_interval(values: &[f64], seed: u64) -> Option<Interval> {
-    const RESAMPLES: usize = 10_000;
     let (mean, sd) = mean_sd(values)?;
     let Some(t) = T_975.get(values.len().checked_sub(2)?) else {
         return bootstrap_mean(values, RESAMPLES, 0.95, seed);
@@ -70,6 +71,40 @@ pub fn mean_interval(values: &[f64], seed: u64) -> Option<Interval> {
     }
     let half = t * sd / (values.len() as f64).sqrt();
     Some(Interval { mean, low: mean - half, high: mean + half })
+}
+
+/// 95 % interval of `sum a / sum b` over pairs, such as errors and tokens of documents: documents, not tokens, are
+/// drawn again. Student's t up to nine pairs, the percentile bootstrap from ten on, as in [`mean_interval`], which it
+/// equals where every `b` is one. `None` for fewer than two pairs, lengths that differ, a `b` that is not positive.
+///
+/// # Equation
+/// Few pairs: `r +- t sqrt(n / (n - 1) sum (a_i - r b_i)^2) / sum b`, the linearised ratio.
+///
+/// # Reference
+/// Cochran, "Sampling Techniques", 1977, section 6.
+pub fn ratio_interval(a: &[f64], b: &[f64], seed: u64) -> Option<Interval> {
+    let n = a.len();
+    let good = a.iter().all(|x| x.is_finite()) && b.iter().all(|x| x.is_finite() && *x > 0.0);
+    if n < 2 || n != b.len() || !good {
+        return None;
+    }
+    let whole: f64 = b.iter().sum();
+    let mean = a.iter().sum::<f64>() / whole;
+    if let Some(t) = T_975.get(n - 2) {
+        let rest: f64 = a.iter().zip(b).map(|(a, b)| (a - mean * b).powi(2)).sum();
+        let half = t * (rest * n as f64 / (n - 1) as f64).sqrt() / whole;
+        return Some(Interval { mean, low: mean - half, high: mean + half });
+    }
+    let mut rng = Rng::named(seed, "bootstrap");
+    let mut ratios: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            let add = |(x, y), i: usize| (x + a[i], y + b[i]);
+            let (x, y) = (0..n).map(|_| rng.below(n)).fold((0.0, 0.0), add);
+            x / y
+        })
+        .collect();
+    ratios.sort_by(f64::total_cmp);
+    Some(Interval { mean, low: quantile(&ratios, 0.025), high: quantile(&ratios, 0.975) })
 }
 
 /// Paired bootstrap interval of the mean of `a[i] - b[i]`: the pairs, not the sides, are drawn again.
@@ -109,6 +144,32 @@ mod tests {
         assert!((mean_interval(&nine, 0).unwrap().low - (4.0 - 2.306 * 7.5_f64.sqrt() / 3.0)).abs() < 1e-9);
         let ten: Vec<f64> = (0..10).map(f64::from).collect();
         assert_eq!(mean_interval(&ten, 5), bootstrap_mean(&ten, 10_000, 0.95, 5));
+    }
+
+    #[test]
+    fn a_ratio_to_ones_has_the_interval_of_the_mean_and_a_constant_one_has_no_width() {
+        for n in [2, 5, 9, 10, 40] {
+            let a: Vec<f64> = (0..n).map(|i| f64::from(i * i % 7)).collect();
+            let (got, want) =
+                (ratio_interval(&a, &vec![1.0; a.len()], 3).unwrap(), mean_interval(&a, 3).unwrap());
+            for (got, want) in [(got.mean, want.mean), (got.low, want.low), (got.high, want.high)] {
+                assert!((got - want).abs() < 1e-12, "{n}: {got} {want}");
+            }
+            let b: Vec<f64> = (1..=n).map(f64::from).collect();
+            let half: Vec<f64> = b.iter().map(|b| b / 2.0).collect();
+            let i = ratio_interval(&half, &b, 3).unwrap();
+            assert!((i.low - 0.5).abs() < 1e-12 && (i.high - 0.5).abs() < 1e-12, "{i:?}");
+        }
+        // r = 4/4 and the rests are 1 and -1: t sqrt(2/1 * 2) / 4.
+        let two = ratio_interval(&[2.0, 2.0], &[1.0, 3.0], 0).unwrap();
+        assert!((two.mean - 1.0).abs() < 1e-12 && (two.high - 1.0 - 12.706 / 2.0).abs() < 1e-9, "{two:?}");
+        let pairs: [(&[f64], &[f64]); 4] = [
+            (&[1.0], &[1.0]),
+            (&[1.0, 2.0], &[1.0]),
+            (&[1.0, 2.0], &[1.0, 0.0]),
+            (&[1.0, f64::NAN], &[1.0, 1.0]),
+        ];
+        assert!(pairs.iter().all(|(a, b)| ratio_interval(a, b, 0).is_none()));
     }
 
     #[test]

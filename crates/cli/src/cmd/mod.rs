@@ -6,6 +6,7 @@ pub(crate) mod cite;
 pub(crate) mod compare;
 pub(crate) mod data;
 pub(crate) mod doctor;
+pub(crate) mod eval;
 pub(crate) mod explain;
 pub(crate) mod generate;
 pub(crate) mod judge;

@@ -4,7 +4,7 @@ mod blocks;
 mod finished;
 pub(crate) mod loss;
 pub(crate) mod memory;
-mod origin;
+pub(crate) mod origin;
 mod pretrain;
 mod session;
 pub(crate) mod sft;

@@ -1,3 +1,5 @@
+use crate::data::is_parquet;
+
 /// Why a measure cannot be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -78,4 +80,25 @@ pub enum MeasureError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A row of a file that is not what the measure asks for.
+    #[error("{file}, {unit} {line}: {reason}", unit = unit(.file))]
+    Row {
+        /// File.
+        file: String,
+        /// Line or row, counted from one.
+        line: usize,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A file without a row.
+    #[error("{file} is empty: it has no {} to evaluate on", unit(.file))]
+    Empty {
+        /// File.
+        file: String,
+    },
+}
+
+/// What a file of this name counts.
+fn unit(file: &str) -> &'static str {
+    if is_parquet(file) { "row" } else { "line" }
 }

@@ -20,11 +20,15 @@
 
 pub mod code;
 mod error;
+pub mod gsm8k;
 pub mod instruct;
+pub mod likelihood;
 pub mod number;
 pub mod repeat;
+mod rows;
 pub mod sampling;
 pub mod task;
 pub mod text;
 
 pub use error::MeasureError;
+pub use rows::{json_lines, read};

@@ -1,9 +1,9 @@
 //! What several samples of one question are worth: pass@k, votes and the best of n.
 
-use rhumb_core::stats::{Interval, mean_interval};
+use rhumb_core::stats::{Interval, mean_interval, ratio_interval};
+use serde::Serialize;
 
 use super::MeasureError;
-use crate::metrics;
 
 /// Samples of one question and how many of them were right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Tally {
 }
 
 /// A mean over questions.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Mean {
     /// The mean.
     pub value: f64,
@@ -33,7 +33,7 @@ pub struct Mean {
 /// The unbiased estimate of the chance that at least one of `k` samples is right.
 ///
 /// # Equation
-/// `1 - C(n - c, k) / C(n, k)`, for `c` right ones of `n` samples.
+/// `1 - C(n - c, k) / C(n, k) = 1 - prod_{i = n - c + 1}^{n} (1 - k / i)`, for `c` right ones of `n` samples.
 ///
 /// # Reference
 /// Chen et al., "Evaluating Large Language Models Trained on Code", arXiv 2107.03374, section 2.1.
@@ -41,7 +41,14 @@ pub struct Mean {
 /// # Errors
 /// [`MeasureError::PassAtK`] unless `1 <= k <= samples` and `correct <= samples`.
 pub fn pass_at_k(samples: usize, correct: usize, k: usize) -> Result<f64, MeasureError> {
-    metrics::pass_at_k(samples, correct, k).ok_or(MeasureError::PassAtK { samples, correct, k })
+    if k == 0 || k > samples || correct > samples {
+        return Err(MeasureError::PassAtK { samples, correct, k });
+    }
+    if samples - correct < k {
+        return Ok(1.0);
+    }
+    let miss: f64 = (samples - correct + 1..=samples).map(|i| 1.0 - k as f64 / i as f64).product();
+    Ok(1.0 - miss)
 }
 
 /// pass@k, averaged over questions.
@@ -68,6 +75,20 @@ pub fn mean(values: &[f64], seed: u64) -> Result<Mean, MeasureError> {
     }
     let value = values.iter().sum::<f64>() / values.len() as f64;
     Ok(Mean { value, interval: mean_interval(values, seed) })
+}
+
+/// The share that `parts` have of `wholes`, as of followed instructions or of tokens, where every pair is of one
+/// question or conversation; the interval is over these, see [`ratio_interval`].
+///
+/// # Errors
+/// [`MeasureError::Samples`] without pairs, for lengths that differ, and where the wholes add up to nothing.
+pub fn share(parts: &[f64], wholes: &[f64], seed: u64) -> Result<Mean, MeasureError> {
+    let whole: f64 = wholes.iter().sum();
+    if parts.len() != wholes.len() || whole <= 0.0 {
+        return Err(MeasureError::Samples { measure: "a share over questions", needed: 1, given: 0 });
+    }
+    let value = parts.iter().sum::<f64>() / whole;
+    Ok(Mean { value, interval: ratio_interval(parts, wholes, seed) })
 }
 
 /// The answer that most samples gave.
@@ -151,6 +172,18 @@ mod tests {
         assert_eq!(e, MeasureError::PassAtK { samples: 4, correct: 1, k: 5 });
         assert!(e.to_string().contains("pass@5 of 1 right ones among 4 samples"), "{e}");
         assert!(pass_at_k(4, 1, 0).is_err() && pass_at_k(4, 5, 1).is_err());
+    }
+
+    #[test]
+    fn pass_at_k_is_the_mean_over_all_subsets() {
+        for c in 0..=6usize {
+            for k in 1..=6 {
+                let subsets = (0..64u32).filter(|s| s.count_ones() as usize == k);
+                let hits = subsets.clone().filter(|s| s & ((1 << c) - 1) != 0).count();
+                let want = hits as f64 / subsets.count() as f64;
+                assert!((pass_at_k(6, c, k).unwrap() - want).abs() < 1e-12);
+            }
+        }
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use rhumb_nn::io::adapter::AdapterFiles;
-use rhumb_nn::model::Decoder;
 use serde::Serialize;
 use serde_json::json;
 
 use super::{is_free, same};
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::lm::{LanguageModel, from_io};
 use crate::output::Output;
 
@@ -36,10 +35,7 @@ pub(super) fn run(args: &Merge) -> Result<Output, Failure> {
     is_free(&args.out, args.force)?;
     let adapter = AdapterFiles::load(&args.adapter).map_err(from_io)?;
     let lm = LanguageModel::open(&args.model)?;
-    let decoder = Decoder::with_lora(lm.decoder.config().clone(), &adapter.lora)
-        .map_err(|e| Failure::new(Code::Usage, e).context(args.adapter.display().to_string()))?;
-    let params = adapter.params(&args.adapter, &decoder).map_err(from_io)?;
-    let merged = decoder.merge(&lm.params, &params);
+    let merged = lm.merged(&adapter, &args.adapter)?;
     let change = |(a, b): (&f32, &f32)| f64::from(a - b).powi(2);
     let moved = merged.iter().zip(&lm.params).map(change).sum::<f64>();
     let size = lm.params.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();

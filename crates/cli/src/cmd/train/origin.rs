@@ -15,7 +15,7 @@ use crate::machine;
 const TIME: &str = "template_unix_s";
 
 /// The manifest of a run of these settings on this model and these files, at this time.
-pub(super) fn manifest(
+pub(crate) fn manifest(
     name: &str,
     settings: &impl Serialize,
     seed: u64,
@@ -44,7 +44,7 @@ pub(super) fn manifest(
 }
 
 /// The time that chat templates are told: that of the run in the folder, or this second.
-pub(super) fn template_time(earlier: Option<&Manifest>) -> SystemTime {
+pub(crate) fn template_time(earlier: Option<&Manifest>) -> SystemTime {
     let recorded = earlier.and_then(|m| m.config.get(TIME)?.as_u64());
     let seconds = recorded.or_else(|| Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()));
     UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0))
@@ -52,7 +52,7 @@ pub(super) fn template_time(earlier: Option<&Manifest>) -> SystemTime {
 
 /// A run that goes on has to be the one that stands in the folder: a checkpoint under other settings or on other
 /// files would end with numbers that nothing explains.
-pub(super) fn same_run(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), Failure> {
+pub(crate) fn same_run(folder: &Path, earlier: &Manifest, now: &Manifest) -> Result<(), Failure> {
     // This one decides whether a run starts, not what it computes.
     let differs = |key: &&String| *key != "memory_share" && earlier.config.get(*key) != now.config.get(*key);
     let settings = now.config.as_object().into_iter().flat_map(|o| o.keys().filter(differs).cloned());
@@ -65,7 +65,8 @@ pub(super) fn same_run(folder: &Path, earlier: &Manifest, now: &Manifest) -> Res
         )));
     }
     let changed = |key: &&str| earlier.versions.get(*key) != now.versions.get(*key);
-    let files: Vec<&str> = ["model", "data", "eval data", "template"].into_iter().filter(changed).collect();
+    let named = ["model", "data", "eval data", "template", "adapter", "scorer", "encoder"];
+    let files: Vec<&str> = named.into_iter().filter(changed).collect();
     if files.is_empty() {
         return Ok(());
     }
@@ -77,13 +78,13 @@ pub(super) fn same_run(folder: &Path, earlier: &Manifest, now: &Manifest) -> Res
 }
 
 /// The run of a folder, where one stands there.
-pub(super) fn earlier(out: &Path) -> Result<Option<Manifest>, Failure> {
+pub(crate) fn earlier(out: &Path) -> Result<Option<Manifest>, Failure> {
     let folder = RunFolder::open(out);
     if folder.file("manifest.json").exists() { Ok(Some(folder.manifest()?)) } else { Ok(None) }
 }
 
 /// The files of a model that decide what is computed.
-fn model_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
+pub(crate) fn model_files(path: &Path) -> Result<Vec<PathBuf>, Failure> {
     if path.is_file() {
         return Ok(vec![path.to_owned()]);
     }

@@ -21,7 +21,7 @@ use crate::cmd::report::folder::{SUMMARY, Summary, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, from_io};
 use crate::machine;
-use crate::output::{Global, Output, command_line};
+use crate::output::{Global, Output, resume_line};
 use crate::progress::Progress;
 use crate::table::counted;
 
@@ -140,7 +140,7 @@ impl<'a> Session<'a> {
                 anyhow::anyhow!(
                     "interrupted after step {}; the checkpoint is written, go on with: {}",
                     outcome.steps,
-                    self.resume_line()
+                    resume_line(&self.out, self.place.out.is_some(), self.place.resume)
                 ),
             ));
         }
@@ -167,19 +167,6 @@ impl<'a> Session<'a> {
         // Nothing goes back to it any more, and it is as large as the last one.
         let _ = std::fs::remove_file(checkpoint::previous(&folder.checkpoint_path()));
         Ok(Output::new(result.text(), result.json()))
-    }
-
-    /// The command that goes on with this run.
-    fn resume_line(&self) -> String {
-        let dir = self.out.to_string_lossy();
-        let mut more = Vec::new();
-        if self.place.out.is_none() {
-            more.extend(["--out", &*dir]);
-        }
-        if !self.place.resume {
-            more.push("--resume");
-        }
-        command_line(&more)
     }
 
     fn evaluate(&self, sft: &Sft) -> Result<Option<Scores>, Failure> {

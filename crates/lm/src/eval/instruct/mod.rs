@@ -16,11 +16,13 @@
 
 mod check;
 mod follow;
+mod generate;
 mod scan;
 #[cfg(test)]
 mod tests;
 
 pub use follow::{Accuracy, Prompt, Share, loose, loose_variants, strict};
+pub use generate::generate;
 
 use serde::{Deserialize, Serialize};
 

@@ -20,12 +20,15 @@
 //! Short forms are words of one closed [`vocabulary`], separated by single spaces and ended by ` :`, for decoders over
 //! words or characters; [`Problem::prose`] asks the same of a model that reads English.
 
+mod answer;
 mod arithmetic;
 mod brackets;
 mod lists;
 mod relations;
 #[cfg(test)]
 mod tests;
+
+pub use answer::{cut, distinct_right};
 
 use std::collections::HashSet;
 use std::fmt::Debug;

@@ -195,7 +195,7 @@ pub(crate) fn lengths(l: &Lengths) -> String {
 
 impl FileIntake {
     /// What was cut or left out, with the first lines.
-    fn warnings(&self, tokens: u32) -> Vec<String> {
+    pub(crate) fn warnings(&self, tokens: u32) -> Vec<String> {
         let (name, intake) = (&self.file, &self.intake);
         let mut out = Vec::new();
         let mut tell = |lines: &[usize], text: &str| {
