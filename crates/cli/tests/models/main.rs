@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; a skipped one must be seen")]
 
 mod commands;
+mod eval;
+mod eval_real;
 mod fixture;
 mod folders;
 mod formats;

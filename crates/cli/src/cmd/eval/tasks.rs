@@ -27,10 +27,13 @@ pub(super) struct Args {
     #[arg(long, value_name = "K", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000), allow_negative_numbers = true)]
     questions: u32,
     #[command(flatten)]
+    #[serde(flatten)]
     passes: Passes,
     #[command(flatten)]
+    #[serde(flatten)]
     sampling: Sampling,
     #[command(flatten)]
+    #[serde(flatten)]
     place: Place,
 }
 
