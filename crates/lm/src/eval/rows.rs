@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(e, "x.jsonl, line 2: no JSON object");
         let e = json_lines("{}\n{\"a\":", "x.jsonl").unwrap_err().to_string();
         assert!(e.starts_with("x.jsonl, line 2: no JSON: EOF") && e.ends_with("(column 5)"), "{e}");
-        let e = read(Vec::new(), "x.parquet", |v| Ok::<_, String>(v)).unwrap_err().to_string();
+        let e = read(Vec::new(), "x.parquet", Ok::<_, String>).unwrap_err().to_string();
         assert_eq!(e, "x.parquet is empty: it has no row to evaluate on");
     }
 }

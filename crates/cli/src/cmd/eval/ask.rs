@@ -44,6 +44,9 @@ pub(super) struct Answer<V> {
     pub(super) verdict: V,
 }
 
+/// The answers to a question, and its record.
+type Asked<V> = (Vec<Answer<V>>, Record);
+
 /// A line of the file.
 #[derive(Serialize, Deserialize)]
 struct Line<V> {
@@ -174,7 +177,8 @@ pub(super) struct Asker<'a> {
 
 /// Questions that the file of samples in a folder has whole lines for.
 pub(super) fn kept(out: &Path) -> usize {
-    std::fs::read(out.join(SAMPLES)).map_or(0, |t| t.iter().filter(|b| **b == b'\n').count())
+    let whole = |t: Vec<u8>| t.split_inclusive(|b| *b == b'\n').filter(|l| l.ends_with(b"\n")).count();
+    std::fs::read(out.join(SAMPLES)).map_or(0, whole)
 }
 
 impl Asker<'_> {
@@ -207,11 +211,7 @@ impl Asker<'_> {
         })
     }
 
-    fn question<J: Judge>(
-        &self,
-        i: usize,
-        judge: &mut J,
-    ) -> Result<(Vec<Answer<J::Verdict>>, Record), Failure> {
+    fn question<J: Judge>(&self, i: usize, judge: &mut J) -> Result<Asked<J::Verdict>, Failure> {
         let drawn = self.draw(i)?;
         let texts: Vec<&str> = drawn.iter().map(|c| c.text.as_str()).collect();
         let verdicts = judge.judge(i, &texts)?;

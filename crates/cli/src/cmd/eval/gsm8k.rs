@@ -90,9 +90,9 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     );
     let mut told = Told::new("GSM8K", about);
     if draws.n == 1 {
-        alone(&mut told, &answers, args.sampling.seed)?
+        alone(&mut told, &answers, args.sampling.seed)?;
     } else {
-        several(&mut told, &answers, &ks, args)?
+        several(&mut told, &answers, &ks, args)?;
     }
     unread(&mut told, &answers);
     told.put("questions", answers.len().into()).put("n", draws.n.into()).sampled(&Sampled::of(&answers));

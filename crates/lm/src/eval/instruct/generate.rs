@@ -37,8 +37,11 @@ const WORDS: [&str; 16] = [
 ];
 const PHRASES: [&str; 4] = ["That is all.", "And so it goes.", "I hope this helps.", "Now it is your turn."];
 
+/// Draws an instruction and says it in words.
+type Group = fn(&mut Rng) -> (Instruction, String);
+
 /// Groups whose instructions can all be followed together; a prompt takes at most one of each.
-const GROUPS: [fn(&mut Rng) -> (Instruction, String); 6] = [content, length, form, case, ending, commas];
+const GROUPS: [Group; 6] = [content, length, form, case, ending, commas];
 
 /// Prompts with one to three instructions of 16 kinds, in words of our own; no two instructions of a prompt
 /// contradict each other. A question of its own sort: numbers on it are no numbers on IFEval's file.
@@ -183,20 +186,20 @@ mod tests {
             match i {
                 Instruction::Keywords { keywords } => lines.push(keywords.join(" ")),
                 Instruction::Frequency { keyword, frequency, .. } => {
-                    lines.push(format!("{keyword} ").repeat(*frequency))
+                    lines.push(format!("{keyword} ").repeat(*frequency));
                 }
                 Instruction::Bullets { num_bullets } => {
-                    lines.extend(vec!["* point".to_owned(); *num_bullets])
+                    lines.extend(vec!["* point".to_owned(); *num_bullets]);
                 }
                 Instruction::Highlights { num_highlights } => {
-                    lines.push("so *this* ".repeat(*num_highlights))
+                    lines.push("so *this* ".repeat(*num_highlights));
                 }
                 Instruction::Placeholders { num_placeholders } => {
-                    lines.push("[name] ".repeat(*num_placeholders))
+                    lines.push("[name] ".repeat(*num_placeholders));
                 }
                 Instruction::Title {} => lines.push("<<a title>>".to_owned()),
                 Instruction::CapitalWords { capital_frequency, .. } => {
-                    lines.push("LOUD ".repeat(*capital_frequency))
+                    lines.push("LOUD ".repeat(*capital_frequency));
                 }
                 Instruction::End { end_phrase } => end.clone_from(end_phrase),
                 Instruction::Postscript { .. } => "P.S. more".clone_into(&mut end),
