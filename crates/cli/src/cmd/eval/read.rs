@@ -1,4 +1,4 @@
-//! Rows of evaluation files: JSON lines, or Parquet by the ending of the name.
+//! Rows of evaluation files: JSON lines, also packed by gzip, or Parquet by the ending of the name.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rhumb_lm::eval::{json_lines, read};
 use rhumb_nn::io::parquet::ParquetRows;
 use serde_json::Value;
 
-use crate::exit::{Failure, read_text};
+use crate::exit::{Failure, read_packed};
 use crate::lm::from_io;
 
 /// The first `limit` rows of a file, each read by `parse`.
@@ -22,7 +22,7 @@ pub(super) fn rows<T, E: std::fmt::Display>(
         let row = |(i, row): (usize, Result<_, _>)| Ok((i + 1, Value::Object(row.map_err(from_io)?)));
         table.take(limit.unwrap_or(usize::MAX)).enumerate().map(row).collect::<Result<_, Failure>>()?
     } else {
-        json_lines(&read_text(path)?, &name)?
+        json_lines(&read_packed(path)?, &name)?
     };
     rows.truncate(limit.unwrap_or(usize::MAX));
     Ok(read(rows, &name, parse)?)
