@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Score(cmd::score::Args),
     /// Execute Python solutions of HumanEval's problems against their tests, in a sandbox.
     Judge(cmd::judge::Args),
-    /// Measure a model: perplexity, GSM8K, instructions, tasks, diversity.
+    /// Measure a model: perplexity, GSM8K, HumanEval, instructions, tasks, diversity.
     Eval(Box<cmd::eval::Args>),
     /// Import, inspect, export or download a model.
     #[command(subcommand)]

@@ -3,6 +3,7 @@
 mod ask;
 mod diversity;
 mod gsm8k;
+mod humaneval;
 mod ifeval;
 mod options;
 mod ppl;
@@ -42,6 +43,8 @@ enum Measure {
     Ifeval(ifeval::Args),
     /// Generated questions with verifiers, most of them with several right answers.
     Tasks(tasks::Args),
+    /// Functions to complete, from HumanEval's file; the answers are executed in a sandbox.
+    Humaneval(humaneval::Args),
     /// How much the answers to one prompt differ.
     Diversity(diversity::Args),
 }
@@ -54,6 +57,7 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         Measure::Gsm8k(a) => gsm8k::run(model, a, global),
         Measure::Ifeval(a) => ifeval::run(model, a, global),
         Measure::Tasks(a) => tasks::run(model, a, global),
+        Measure::Humaneval(a) => humaneval::run(model, a, global),
         Measure::Diversity(a) => diversity::run(model, a, global),
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::generate::positive;
-use crate::exit::{Code, Failure, read_packed};
+use crate::exit::{Failure, read_packed};
 use crate::output::{Global, Output, warn};
 use crate::sandbox::{Limits, Ran, Sandbox};
 use crate::table::{Table, counted, number, seconds};
@@ -86,13 +86,12 @@ impl SandboxArgs {
 /// Executes completions of problems.
 pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let (data, began) = (args.data.display().to_string(), Instant::now());
-    let usage = |e| Failure::new(Code::Usage, e);
-    let problems = code::problems(&read_packed(&args.data)?, &data).map_err(usage)?;
+    let problems = code::problems(&read_packed(&args.data)?, &data)?;
     let tries: Vec<(usize, String)> = match &args.samples {
         None => problems.iter().map(|p| p.canonical_solution.clone()).enumerate().collect(),
         Some(path) => {
             let all = code::samples(&read_packed(path)?, &path.display().to_string(), &problems);
-            all.map_err(usage)?.into_iter().map(|(i, s)| (i, s.completion)).collect()
+            all?.into_iter().map(|(i, s)| (i, s.completion)).collect()
         }
     };
     let of: Vec<usize> = tries.iter().map(|t| t.0).collect();
@@ -115,11 +114,7 @@ fn tallies(of: &[usize], passed: &[bool]) -> Vec<Tally> {
 }
 
 fn estimates(tallies: &[Tally], k: &[u32], seed: u64) -> Result<Vec<(u32, Mean)>, Failure> {
-    k.iter()
-        .map(|k| {
-            Ok((*k, mean_pass_at_k(tallies, *k as usize, seed).map_err(|e| Failure::new(Code::Usage, e))?))
-        })
-        .collect()
+    k.iter().map(|k| Ok((*k, mean_pass_at_k(tallies, *k as usize, seed)?))).collect()
 }
 
 fn told(

@@ -7,6 +7,7 @@ mod eval_real;
 mod fixture;
 mod folders;
 mod formats;
+mod humaneval;
 mod kill;
 mod limits;
 mod numbers;

@@ -72,14 +72,6 @@ pub enum MeasureError {
         /// What is wrong with it.
         reason: String,
     },
-    /// A line that holds no problem with a test, or no completion of one.
-    #[error("{place}: {reason}")]
-    Problem {
-        /// Source, and the line where one is to blame.
-        place: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A row of a file that is not what the measure asks for.
     #[error("{file}, {unit} {line}: {reason}", unit = unit(.file))]
     Row {

@@ -14,8 +14,9 @@ pub use extract::{answer, continuation};
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::MeasureError;
+use super::{MeasureError, json_lines, read};
 
 /// Texts at which a continuation of a function ends (Chen et al., section 2.1).
 pub const STOPS: [&str; 5] = ["\nclass", "\ndef", "\n#", "\nif", "\nprint"];
@@ -35,15 +36,15 @@ pub struct Problem {
     pub test: String,
 }
 
-/// Reads problems from lines of JSON, passing over blank ones; `name` is what errors call the source.
+/// Reads problems from lines of JSON, passing over blank ones; `file` is what errors call it.
 ///
 /// # Errors
-/// [`MeasureError::Problem`] with the line, for what is no JSON, a field that is missing or blank, a function whose
-/// name is none, a name that occurs twice; and without a problem at all.
-pub fn problems(text: &str, name: &str) -> Result<Vec<Problem>, MeasureError> {
+/// [`MeasureError::Row`] for what is no JSON object, a field that is missing or blank, a function whose name is none, a
+/// name that occurs twice; [`MeasureError::Empty`] without a problem.
+pub fn problems(text: &str, file: &str) -> Result<Vec<Problem>, MeasureError> {
     let mut seen = BTreeSet::new();
-    read(text, name, |line| {
-        let problem = Problem::from_json(line)?;
+    read(json_lines(text, file)?, file, |row| {
+        let problem = Problem::from_row(row)?;
         if seen.insert(problem.task_id.clone()) {
             Ok(problem)
         } else {
@@ -64,10 +65,11 @@ pub struct Sample {
 /// Reads completions from lines of JSON, and finds the problem of each: its place in `problems`.
 ///
 /// # Errors
-/// [`MeasureError::Problem`] with the line, for what is no such line and a problem that is not there.
-pub fn samples(text: &str, name: &str, problems: &[Problem]) -> Result<Vec<(usize, Sample)>, MeasureError> {
-    read(text, name, |line| {
-        let sample: Sample = serde_json::from_str(line).map_err(|e| within(&e))?;
+/// [`MeasureError::Row`] for what is no such line and a problem that is not there; [`MeasureError::Empty`] without a
+/// line.
+pub fn samples(text: &str, file: &str, problems: &[Problem]) -> Result<Vec<(usize, Sample)>, MeasureError> {
+    read(json_lines(text, file)?, file, |row| {
+        let sample: Sample = serde_json::from_value(row).map_err(|e| e.to_string())?;
         match problems.iter().position(|p| p.task_id == sample.task_id) {
             Some(i) => Ok((i, sample)),
             None => Err(format!("task_id {:?} is none of the problems", sample.task_id)),
@@ -75,33 +77,9 @@ pub fn samples(text: &str, name: &str, problems: &[Problem]) -> Result<Vec<(usiz
     })
 }
 
-fn read<T>(
-    text: &str,
-    name: &str,
-    mut parse: impl FnMut(&str) -> Result<T, String>,
-) -> Result<Vec<T>, MeasureError> {
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-    let all: Vec<T> = lines
-        .map(|(i, line)| {
-            parse(line)
-                .map_err(|reason| MeasureError::Problem { place: format!("{name}, line {}", i + 1), reason })
-        })
-        .collect::<Result<_, _>>()?;
-    if all.is_empty() {
-        return Err(MeasureError::Problem { place: name.to_owned(), reason: "it has no line".into() });
-    }
-    Ok(all)
-}
-
-/// The message; the place within a text of one line is its column alone.
-fn within(e: &serde_json::Error) -> String {
-    e.to_string().replace(" at line 1 column ", ", at column ")
-}
-
 impl Problem {
-    fn from_json(line: &str) -> Result<Self, String> {
-        let problem: Problem = serde_json::from_str(line).map_err(|e| within(&e))?;
+    fn from_row(row: Value) -> Result<Self, String> {
+        let problem: Problem = serde_json::from_value(row).map_err(|e| e.to_string())?;
         let p = &problem;
         let fields = [("task_id", &p.task_id), ("prompt", &p.prompt), ("test", &p.test)];
         if let Some((field, _)) = fields.iter().find(|(_, v)| v.trim().is_empty()) {

@@ -56,8 +56,8 @@ fn what_is_wrong_with_a_line_is_told_with_its_number_and_field() {
         (line(|p| drop(p.insert("prompt".into(), " \n".into()))), "x.jsonl, line 1: prompt is blank"),
         (line(|p| drop(p.insert("entry_point".into(), "f(".into()))), "entry_point \"f(\" is no name"),
         (line(|p| drop(p.insert("entry_point".into(), "".into()))), "entry_point \"\" is no name"),
-        ("{\"task_id\": ".into(), "x.jsonl, line 1: EOF while parsing a value, at column 12"),
-        ("\n\n".into(), "x.jsonl: it has no line"),
+        ("{\"task_id\": ".into(), "x.jsonl, line 1: no JSON: EOF while parsing a value (column 12)"),
+        ("\n\n".into(), "x.jsonl is empty"),
     ];
     for (text, want) in table {
         let e = problems(&text, "x.jsonl").unwrap_err().to_string();
@@ -74,7 +74,7 @@ fn samples_find_their_problems() {
     let table = [
         ("\n{\"task_id\": \"t/1\", \"completion\": \"\"}", "s.jsonl, line 2: task_id \"t/1\" is none of the"),
         ("{\"task_id\": \"t/0\"}", "s.jsonl, line 1: missing field `completion`"),
-        ("", "s.jsonl: it has no line"),
+        ("", "s.jsonl is empty"),
     ];
     for (text, want) in table {
         let e = samples(text, "s.jsonl", &problems).unwrap_err().to_string();
