@@ -71,7 +71,17 @@ fn every_loss_trains_by_its_name_and_tells_what_it_lowers_beside_cross_entropy_a
             assert!(last[name].is_number(), "{loss}: {name}");
         }
         let page = fs::read_to_string(dir.path().join("run/report.html")).unwrap();
-        assert_eq!(page.contains("does not hold that control"), loss.starts_with("gem"), "{loss}");
+        let gem = loss.starts_with("gem");
+        for missing in [
+            "by temperature alone",
+            "Missing: cross-entropy on the same data; the same sampled at temperature 1.250",
+        ] {
+            assert_eq!(page.contains(missing), gem, "{loss}: {missing}");
+        }
+        let alone = json["temperatures"]["before"]["entropy"].as_f64();
+        assert_eq!(alone.is_some(), gem, "{loss}");
+        // A temperature above 1 flattens every prediction.
+        assert!(alone.is_none_or(|h| h > at("entropy")["before"].as_f64().unwrap()), "{alone:?}");
     }
 }
 

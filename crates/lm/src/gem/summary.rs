@@ -44,6 +44,27 @@ impl Summary {
     }
 }
 
+/// Means over scored tokens at a temperature.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tempered {
+    /// By which scores are divided.
+    pub temperature: f64,
+    /// Cross-entropy there.
+    pub ce: f64,
+    /// Entropy of the prediction there.
+    pub entropy: f64,
+}
+
+impl Tempered {
+    /// From the means under `gem-linear` with `beta = t`.
+    ///
+    /// # Equation
+    /// `CE_t = S / t` and `H_t = (S - L) / t`: `S = t CE_t`, and `L = E_q z - z_y` lacks the normaliser.
+    pub fn of(gem: &Summary, t: f64) -> Self {
+        Tempered { temperature: t, ce: gem.surrogate / t, entropy: (gem.surrogate - gem.loss) / t }
+    }
+}
+
 /// Mean of a quantity over each document's tokens; documents without tokens give no value.
 pub fn document_means(documents: &[Vec<RowStats>], quantity: impl Fn(&RowStats) -> f64) -> Vec<f64> {
     documents
@@ -70,6 +91,8 @@ pub fn paired_change(
 
 #[cfg(test)]
 mod tests {
+    use rhumb_nn::loss::LossKind;
+
     use super::*;
 
     fn stats(ce: f64, surrogate: f64, correct: bool) -> RowStats {
@@ -85,6 +108,20 @@ mod tests {
             assert!((got - want).abs() < 1e-12, "{got} against {want}");
         }
         assert_eq!(Summary::of(&[]), None);
+    }
+
+    #[test]
+    fn gem_sums_give_cross_entropy_and_entropy_at_its_temperature() {
+        for t in [0.7, 1.0, 1.6] {
+            let z = [0.3, -1.2, 2.5, 0.9];
+            let gem = rhumb_nn::loss::row::row(LossKind::GemLinear { beta: t }, &mut z.clone(), 1, None);
+            let plain = rhumb_nn::loss::row::row(LossKind::Ce, &mut z.map(|z| z / t), 1, None);
+            let got = Tempered::of(&Summary::of(&[gem]).unwrap(), t);
+            assert!(
+                (got.ce - plain.ce).abs() < 1e-12 && (got.entropy - plain.entropy).abs() < 1e-12,
+                "{got:?}"
+            );
+        }
     }
 
     #[test]

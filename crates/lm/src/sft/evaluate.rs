@@ -44,11 +44,25 @@ impl HeldOut {
     /// # Errors
     /// When the model gives scores that are not finite.
     pub fn score(&self, model: &Decoder, params: &[f32], frozen: &[f32]) -> Result<Scores, EvalError> {
+        self.score_as(self.kind, model, params, frozen)
+    }
+
+    /// As [`HeldOut::score`], under another loss.
+    ///
+    /// # Errors
+    /// As [`HeldOut::score`].
+    pub fn score_as(
+        &self,
+        kind: LossKind,
+        model: &Decoder,
+        params: &[f32],
+        frozen: &[f32],
+    ) -> Result<Scores, EvalError> {
         let mut documents = vec![Vec::new(); self.examples.len()];
         for rows in self.rows.chunks(ROWS) {
             let batch: TokenBatch = PackedBatch::new(&self.examples, rows, self.len).into();
             let owner = self.owners(rows);
-            for t in score(model, params, frozen, &batch, self.kind)? {
+            for t in score(model, params, frozen, &batch, kind)? {
                 if !t.stats.ce.is_finite() {
                     return Err(EvalError::NonFinite { what: "held-out loss", block: None });
                 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rhumb_core::checkpoint::{CheckpointError, StateReader, StateWriter};
 use rhumb_core::{Algorithm, EvalError, MemoryReport, Optimizer, Status, Step};
 use rhumb_linalg::rng::Rng;
+use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, DecoderObjective, TokenBatch};
 use rhumb_nn::op::LossReport;
 use rhumb_optim::{Schedule, clip_global_norm, global_norm};
@@ -19,6 +20,7 @@ pub(crate) use source::Order;
 pub use source::Source;
 
 use crate::data::{Example, Examples};
+use crate::gem::Tempered;
 
 /// Fine-tuning of a decoder on packed conversations.
 ///
@@ -163,6 +165,21 @@ impl Sft {
     pub fn evaluate(&self) -> Result<Option<Scores>, EvalError> {
         let frozen = self.objective.frozen();
         self.held_out.as_ref().map(|h| h.score(self.model(), &self.params, frozen)).transpose()
+    }
+
+    /// Cross-entropy and entropy of the held-out conversations at a temperature; `None` without any token.
+    ///
+    /// # Errors
+    /// When the loss is not finite.
+    pub fn evaluate_at(&self, temperature: f64) -> Result<Option<Tempered>, EvalError> {
+        let kind = LossKind::GemLinear { beta: temperature };
+        let frozen = self.objective.frozen();
+        let scores = self
+            .held_out
+            .as_ref()
+            .map(|h| h.score_as(kind, self.model(), &self.params, frozen))
+            .transpose()?;
+        Ok(scores.and_then(|s| s.summary()).map(|s| Tempered::of(&s, temperature)))
     }
 
     /// First row of micro-batch `part` of step `k`.

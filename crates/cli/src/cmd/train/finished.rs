@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rhumb_core::Outcome;
 use rhumb_core::stats::Interval;
-use rhumb_lm::gem::{LossEntry, RowStats, Summary, paired_change};
+use rhumb_lm::gem::{LossEntry, RowStats, Summary, Tempered, paired_change};
 use rhumb_lm::sft::{Scores, SftConfig};
 use serde_json::json;
 
@@ -25,6 +25,8 @@ pub(super) struct Finished<'a> {
     pub(super) outcome: &'a Outcome,
     pub(super) before: Option<Scores>,
     pub(super) after: Option<Scores>,
+    /// Under GEM, the model before training at temperature 1 / beta, and the trained one at temperature beta.
+    pub(super) tempered: Option<(Tempered, Tempered)>,
     pub(super) saved: Vec<PathBuf>,
     pub(super) state: usize,
     pub(super) estimate: Estimate,
@@ -129,6 +131,36 @@ impl Finished<'_> {
         t
     }
 
+    /// What a temperature does to the model before training and to the trained one, beside both as they are.
+    fn temperatures(&self) -> Option<Table> {
+        let (alone, fitted) = self.tempered?;
+        let (before, after) = (self.before.as_ref()?.summary()?, self.after.as_ref()?.summary()?);
+        let plain = |s: Summary| Tempered { temperature: 1.0, ce: s.ce, entropy: s.entropy };
+        let mut t = Table::new(["at other temperatures", "T", CE, ENTROPY]);
+        for (name, m) in [
+            ("before training", plain(before)),
+            ("before training, by temperature alone", alone),
+            ("after training", plain(after)),
+            ("after training, as it was fitted", fitted),
+        ] {
+            t.row([name.to_owned(), number(m.temperature), number(m.ce), number(m.entropy)]);
+        }
+        Some(t)
+    }
+
+    /// What a run of GEM cannot say without its controls.
+    fn controls(&self) -> String {
+        format!(
+            "GEM at beta {beta} trains the model that cross-entropy gives when it is sampled at temperature {t:.3}. This run \
+             has no arm trained by cross-entropy, so nothing here credits GEM with diversity. Missing: cross-entropy on the \
+             same data; the same sampled at temperature {t:.3}; cross-entropy with weight decay; cross-entropy with an \
+             entropy bonus; other seeds. A recipe of kind sft holds them all (rhumb show gem/split-tasks). S is \
+             eval_surrogate in the records; the best weights are chosen by cross-entropy.",
+            beta = self.s.beta,
+            t = 1.0 / self.s.beta
+        )
+    }
+
     fn verdict(&self) -> String {
         verdict(&self.changes(), self.vocab, self.kind.unit, self.config.loss.entry())
     }
@@ -140,6 +172,9 @@ impl Finished<'_> {
         } else {
             format!("{}{}\n\n", table.render(), caption(self.kind.unit))
         };
+        let temperatures = self
+            .temperatures()
+            .map_or_else(String::new, |t| format!("{}{}\n\n", t.render(), self.controls()));
         let saved = match self.saved.as_slice() {
             [last, best] => format!(
                 "The last weights are in {}, those with the lowest held-out cross-entropy in {}",
@@ -152,7 +187,7 @@ impl Finished<'_> {
             _ => format!("The last weights are in {}", self.out.join("model").display()),
         };
         format!(
-            "{}\n{table}{}\n{saved}; report in {}\nstate.bin in {} is the last checkpoint: delete it when you do not need \
+            "{}\n{table}{temperatures}{}\n{saved}; report in {}\nstate.bin in {} is the last checkpoint: delete it when you do not need \
              it\nTry it: rhumb generate {} {}\n",
             self.verdict(),
             self.facts().render(),
@@ -173,7 +208,8 @@ impl Finished<'_> {
             })
             .collect();
         json!({
-            "verdict": self.verdict(), "held_out": changes, "steps": self.outcome.steps,
+            "verdict": self.verdict(), "held_out": changes,
+            "temperatures": self.tempered.map(|(alone, fitted)| json!({ "before": alone, "after": fitted })), "steps": self.outcome.steps,
             "wall_s": self.outcome.wall_s, "optimizer_state_bytes": self.state,
             "peak_bytes": self.outcome.peak_bytes, "estimate": self.estimate,
             "estimate_bytes": self.estimate.peak(), "peak_resident_bytes": self.peak,
@@ -190,14 +226,11 @@ impl Finished<'_> {
             sections.push(Section::Text(caption(self.kind.unit)));
         }
         sections.push(Section::Table("Cost".into(), self.facts()));
+        if let Some(table) = self.temperatures() {
+            sections.push(Section::Table("Held out, at other temperatures".into(), table));
+        }
         if self.config.loss.is_gem() {
-            sections.push(Section::Text(format!(
-                "S is eval_surrogate in the records. GEM at beta {} trains the model that cross-entropy gives when it is \
-                 sampled at temperature {:.3}; before you credit GEM with diversity, compare with cross-entropy sampled at \
-                 that temperature. This run does not hold that control. The best weights are chosen by cross-entropy.",
-                self.s.beta,
-                1.0 / self.s.beta
-            )));
+            sections.push(Section::Text(self.controls()));
         }
         Told {
             title: self.kind.title.into(),

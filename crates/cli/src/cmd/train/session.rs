@@ -8,6 +8,7 @@ use rhumb_core::{
     Budget, CheckpointPlan, Manifest, Observer, Outcome, RunControl, RunFolder, StopReason, Streams,
     checkpoint,
 };
+use rhumb_lm::gem::{Tempered, control_temperature};
 use rhumb_lm::sft::{Scores, Sft, SftConfig, SftError, Trained};
 use rhumb_nn::io::adapter::AdapterFiles;
 use rhumb_nn::model::Decoder;
@@ -133,6 +134,7 @@ impl<'a> Session<'a> {
             folder.write(name, text.as_bytes())?;
         }
         let before = self.evaluate(&sft)?;
+        let alone = self.evaluate_at(&sft, config, control_temperature)?;
         let outcome = self.drive(&mut sft, config, &folder, manifest, stop)?;
         if outcome.reason == StopReason::Interrupted {
             return Err(Failure::new(
@@ -145,6 +147,7 @@ impl<'a> Session<'a> {
             ));
         }
         let after = self.evaluate(&sft)?;
+        let fitted = self.evaluate_at(&sft, config, |beta| beta)?;
         let state = sft.state_bytes();
         let vocab = model.decoder.config().vocab;
         let saved = save(sft.finish(), model, &self.out)?;
@@ -156,6 +159,7 @@ impl<'a> Session<'a> {
             outcome: &outcome,
             before,
             after,
+            tempered: alone.zip(fitted),
             saved,
             state,
             estimate,
@@ -172,6 +176,21 @@ impl<'a> Session<'a> {
     fn evaluate(&self, sft: &Sft) -> Result<Option<Scores>, Failure> {
         let what = format!("held-out {}s", self.kind.unit);
         sft.evaluate().map_err(|e| Failure::new(Code::Numerical, e).context(what))
+    }
+
+    /// Held-out means at a temperature that belongs to beta, for GEM.
+    fn evaluate_at(
+        &self,
+        sft: &Sft,
+        config: &SftConfig,
+        temperature: impl Fn(f64) -> f64,
+    ) -> Result<Option<Tempered>, Failure> {
+        if !config.loss.is_gem() {
+            return Ok(None);
+        }
+        let what = format!("held-out {}s", self.kind.unit);
+        sft.evaluate_at(temperature(config.loss.beta()))
+            .map_err(|e| Failure::new(Code::Numerical, e).context(what))
     }
 
     fn drive(
