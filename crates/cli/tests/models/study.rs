@@ -10,6 +10,10 @@ use crate::train::data;
 
 /// The recipe at a size that takes a second, with `more` overrides; its metrics.
 fn run(out: &Path, recipe: &str, more: &[&str]) -> Json {
+    run_with(out, recipe, more, &[])
+}
+
+fn run_with(out: &Path, recipe: &str, more: &[&str], flags: &[&str]) -> Json {
     let mut args = vec!["run", recipe, "--out", out.to_str().unwrap(), "--json"];
     for s in [
         "algorithm.built_in.steps=12",
@@ -23,6 +27,7 @@ fn run(out: &Path, recipe: &str, more: &[&str]) -> Json {
     {
         args.extend(["-s", *s]);
     }
+    args.extend(flags);
     rhumb(&args).json()["result"]["seeds"][0]["metrics"].clone()
 }
 
@@ -99,6 +104,52 @@ fn a_recipe_fine_tunes_a_model_from_disk_as_the_command_does() {
 }
 
 #[test]
+fn answers_are_measured_and_a_resumed_study_takes_finished_arms_as_they_were() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = recipe(dir.path());
+    let out = dir.path().join("a");
+    let more = ["algorithm.samples={prompts=2,each=3,tokens=5}", "algorithm.conversations=5"];
+    let m = run(&out, &path, &more);
+    for arm in ["before", "ce", "gem-linear", "control"] {
+        for name in ["distinct", "self_bleu", "words", "loops", "drift"] {
+            assert!(metric(&m, &format!("{arm}/{name}")).is_finite(), "{arm}/{name}");
+        }
+        let kept = fs::read_to_string(out.join("seed-0").join(arm).join("samples.jsonl")).unwrap();
+        let lines: Vec<Json> = kept.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines.iter().all(|l| l["answers"].as_array().unwrap().len() == 3), "{arm}");
+    }
+    assert!(metric(&m, "ce/drift") > 0.0 && metric(&m, "before/drift").abs() < 1e-12);
+    // As if it had been cut off after the first arm, whose numbers are marked.
+    let seed = out.join("seed-0");
+    let file = seed.join("ce/measured.json");
+    let marked = fs::read_to_string(&file).unwrap().replace(&metric(&m, "ce/words").to_string(), "123.5");
+    fs::write(&file, &marked).unwrap();
+    fs::remove_file(out.join("result.json")).unwrap();
+    fs::remove_file(seed.join("gem-linear/measured.json")).unwrap();
+    let again = run_with(&out, &path, &more, &["--resume"]);
+    assert!((metric(&again, "ce/words") - 123.5).abs() < 1e-12);
+    for (name, value) in m.as_object().unwrap().iter().filter(|(name, _)| *name != "ce/words") {
+        assert_eq!(&again[name], value, "{name}");
+    }
+    fs::write(&file, "{").unwrap();
+    fs::remove_file(out.join("result.json")).unwrap();
+    let mut args = vec!["run", &path, "--out", out.to_str().unwrap(), "--resume"];
+    let same = [
+        "built_in.steps=12",
+        "built_in.documents=400",
+        "built_in.fine_tune=100",
+        "built_in.held_out=8",
+        "sft.steps=4",
+    ];
+    let set: Vec<String> =
+        same.iter().map(|s| format!("algorithm.{s}")).chain(more.map(String::from)).collect();
+    set.iter().for_each(|s| args.extend(["-s", s]));
+    let refused = rhumb(&args);
+    assert!(refused.code == 2 && refused.err.contains("remove the file"), "{} {}", refused.code, refused.err);
+}
+
+#[test]
 fn a_study_without_sense_is_refused_with_its_keys() {
     let dir = tempfile::tempdir().unwrap();
     let path = recipe(dir.path());
@@ -111,6 +162,10 @@ fn a_study_without_sense_is_refused_with_its_keys() {
         ("gem/diversity", "algorithm.sft.beta=0.0", "beta is 0"),
         ("gem/diversity", "algorithm.built_in.held_out=0", "have to be above 0"),
         ("gem/diversity", "algorithm.sft.optimiser=\"sgd\"", "did you mean `optimizer`"),
+        ("gem/diversity", "algorithm.samples.prompts=2", "need a model and data from disk"),
+        ("gem/diversity", "algorithm.conversations=2", "need a model and data from disk"),
+        (&path, "algorithm.samples={prompts=2,each=1}", "each of at least 2"),
+        (&path, "algorithm.samples={prompts=40}", "raise algorithm.sft.held_out"),
         (&path, "algorithm.sft.held_out=12", "hold out fewer"),
     ] {
         let out = dir.path().join("out");
