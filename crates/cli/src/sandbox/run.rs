@@ -228,3 +228,41 @@ fn refusal(step: Step, reason: &str, sandbox: &Sandbox) -> Failure {
     };
     Failure::new(Code::Usage, anyhow::anyhow!("the sandbox cannot be made: {what}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_verdict_stands_behind_its_token_at_the_beginning_of_a_line() {
+        let is = |output: &str, want: Option<(Verdict, &str)>| {
+            assert_eq!(verdict(output, "abc"), want.map(|(v, d)| (v, d.to_owned())), "{output:?}");
+        };
+        is("abc passed \n", Some((Verdict::Passed, "")));
+        is("noise\nabc exception KeyError: 1 (line 2)\n", Some((Verdict::Exception, "KeyError: 1 (line 2)")));
+        for forged in [
+            "",
+            "passed \n",
+            "abd passed \n",
+            " abc passed \n",
+            "abcpassed \n",
+            "abc Passed \n",
+            "xabc passed",
+        ] {
+            is(forged, None);
+        }
+    }
+
+    #[test]
+    fn what_is_read_has_a_limit_and_what_is_written_does_not_wait() {
+        let endless = io::repeat(b'x').take(10 * CAP);
+        assert_eq!(capped(Some(endless)).len() as u64, CAP);
+    }
+
+    #[test]
+    fn tokens_differ() -> io::Result<()> {
+        let (a, b) = (token()?, token()?);
+        assert!(a != b && a.len() == 32);
+        Ok(())
+    }
+}

@@ -1,6 +1,5 @@
 //! Programs in the sandbox. Each hostile one follows a right solution, so that it passes where nothing holds it back.
 
-use std::io::Read;
 use std::net::{TcpListener, UdpSocket};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -300,6 +299,7 @@ fn a_verdict_cannot_be_written_without_the_token() {
 #[cfg(target_os = "linux")]
 #[test]
 fn programs_end_with_the_command_that_runs_them() {
+    use std::io::Read;
     use std::process::Stdio;
     if !sandboxed() {
         return;
