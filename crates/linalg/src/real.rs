@@ -128,6 +128,9 @@ pub trait Real:
     /// Natural exponential. For `f32` a branch-free polynomial within 2 ulp that vectorises; arguments
     /// below -87 give a value that is zero for every practical purpose (1e-38), above 88 they saturate.
     fn exp(self) -> Self;
+    /// `e^(self by)` for products of at most zero, exactly zero below `e^-80` and for NaN: the weights of a softmax.
+    /// For `f32` in base 2, with half the operations of [`Real::exp`]; `by` is best the same for many calls.
+    fn decay(self, by: Self) -> Self;
     /// Natural logarithm (library accuracy).
     fn ln(self) -> Self;
     /// Hyperbolic tangent (library accuracy for `f64`, through [`Real::exp`] for `f32`).
@@ -183,6 +186,20 @@ impl Real for f32 {
         let p = p.mul_add(f, 1.666_666_5e-1).mul_add(f, 0.5);
         let p = p.mul_add(f * f, f + 1.0);
         p * f32::from_bits((z.to_bits() << 23).wrapping_add(127 << 23))
+    }
+    #[inline(always)]
+    fn decay(self, by: f32) -> f32 {
+        // Adding 1.5 * 2^23 rounds to an integer without a branch, and leaves it in the low bits.
+        const MAGIC: f32 = 12_582_912.0;
+        const LOWEST: f32 = -80.0 * std::f32::consts::LOG2_E;
+        let t = self * (by * std::f32::consts::LOG2_E);
+        let rounded = t + MAGIC;
+        let f = t - (rounded - MAGIC);
+        let p = 1.535_336_2e-4_f32.mul_add(f, 1.339_887_4e-3).mul_add(f, 9.618_437e-3);
+        let p = p.mul_add(f, 5.550_332_5e-2).mul_add(f, 2.402_264_8e-1);
+        let p = p.mul_add(f, 6.931_472e-1).mul_add(f, 1.0);
+        let power = f32::from_bits(p.to_bits().wrapping_add(rounded.to_bits() << 23));
+        if t > LOWEST { power } else { 0.0 }
     }
     #[inline(always)]
     fn ln(self) -> f32 {
@@ -248,6 +265,11 @@ impl Real for f64 {
         f64::exp(self)
     }
     #[inline(always)]
+    fn decay(self, by: f64) -> f64 {
+        let t = self * by;
+        if t > -80.0 { f64::exp(t) } else { 0.0 }
+    }
+    #[inline(always)]
     fn ln(self) -> f64 {
         f64::ln(self)
     }
@@ -270,5 +292,33 @@ impl Real for f64 {
     #[inline(always)]
     fn is_finite(self) -> bool {
         f64::is_finite(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_decay_is_the_exponential_of_its_product_and_vanishes_where_it_says() {
+        let mut worst = 0.0_f64;
+        for i in 0..200_000 {
+            let x = -79.0 * f64::from(i) / 200_000.0;
+            for by in [1.0_f32, 1.0 / 0.7, 0.5] {
+                let d = x as f32 / by;
+                let want = (f64::from(d) * f64::from(by)).exp();
+                // Rounding the product alone shifts the exponent by so much.
+                let allowed = 2.5e-7 + 1.2e-7 * x.abs();
+                let off = (f64::from(d.decay(by)) / want - 1.0).abs();
+                assert!(off <= allowed, "{d} {by}: {off:e}");
+                worst = worst.max(off / allowed);
+                assert!((f64::from(d).decay(f64::from(by)) / want - 1.0).abs() < 1e-15);
+            }
+        }
+        assert!(worst > 0.2, "the bound is idle: {worst}");
+        assert!(0.0_f32.decay(3.0) == 1.0 && 0.0_f64.decay(3.0) == 1.0);
+        for d in [f32::NEG_INFINITY, -1e30, -81.0, f32::NAN] {
+            assert!(d.decay(1.0).to_bits() == 0 && f64::from(d).decay(1.0).to_bits() == 0, "{d}");
+        }
     }
 }

@@ -70,6 +70,9 @@ fn words(name: &str, text: &str, machine: &[String]) -> Vec<String> {
                 break;
             }
         }
+        if ["<<<<<<< ", ">>>>>>> "].iter().any(|m| line.starts_with(m)) {
+            errors.push(format!("{at}: both sides of a merge stand here: keep one"));
+        }
         for word in UNFINISHED.iter().filter(|_| !data) {
             if contains_word(line, word) {
                 errors.push(format!("{at}: `{word}`: finish it or write it down elsewhere"));
@@ -172,6 +175,13 @@ mod tests {
         let errors = found("docs/a.md", "fine\nsee /home/somebody/model.gguf\n").errors;
         assert_eq!(errors, ["docs/a.md:2: `/home/` is a path of one machine"]);
         assert_eq!(found("docs/a.md", "in `/srv/notes`").errors.len(), 1);
+    }
+
+    #[test]
+    fn both_sides_of_a_merge_are_found() {
+        let text = "a\n<<<<<<< HEAD\nb\n=======\nc\n>>>>>>> other\n";
+        let errors = found("docs/a.md", text).errors;
+        assert!(errors.len() == 2 && errors[0].starts_with("docs/a.md:2: both sides"), "{errors:?}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rhumb_linalg::Real;
 const LANES: usize = 16;
 /// Scalars summed in the row's own precision before they join an f64 sum.
 const BLOCK: usize = 1024;
-/// Weights below `exp(-80)` are exactly zero, so that `-inf` scores (masked vocabulary) vanish.
+/// Where [`Real::decay`] is exactly zero, so that `-inf` scores (masked vocabulary) vanish.
 const FLOOR: f64 = -80.0;
 
 /// Sums relative to one shift `m`, in f64, with `d = z - m`.
@@ -51,11 +51,6 @@ pub(super) struct At<T> {
 }
 
 #[inline(always)]
-fn weight<T: Real>(d: T) -> T {
-    if d > T::of(FLOOR) { d.exp() } else { T::ZERO }
-}
-
-#[inline(always)]
 fn sigmoid<T: Real>(x: T) -> T {
     T::ONE / (T::ONE + (-x).exp())
 }
@@ -79,13 +74,13 @@ impl<T: Real> Lanes<T> {
     fn add<const COLD: bool, const SIG: bool, const FLAT: bool>(&mut self, z: T, l: usize, at: At<T>) -> T {
         let acc = &mut self.0;
         let d = z - at.max;
-        let e = weight(d);
+        let e = d.decay(T::ONE);
         let dz = distance(d);
         acc[0][l] += e;
         acc[1][l] += e * dz;
         let mut a = e;
         if COLD {
-            let q = weight(d * at.inv_beta);
+            let q = d.decay(at.inv_beta);
             acc[2][l] += q;
             a = q;
             if SIG {
@@ -167,7 +162,7 @@ pub(super) struct Bend<T> {
 pub(super) fn bend<T: Real, const COLD: bool, const SIG: bool>(z: &mut [T], at: At<T>, by: Bend<T>) {
     for z in z.iter_mut() {
         let d = *z - at.max;
-        let mut a = if COLD { weight(d * at.inv_beta) } else { weight(d) };
+        let mut a = d.decay(if COLD { at.inv_beta } else { T::ONE });
         if SIG {
             a *= sigmoid(T::of(0.01) * (*z - at.label));
         }
@@ -185,7 +180,7 @@ pub(super) fn moments<T: Real>(z: &[T], t: &[T], max: T, mean: T) -> [f64; 2] {
         for (z, t) in z.chunks(LANES).zip(t.chunks(LANES)) {
             for (l, (z, t)) in z.iter().zip(t).enumerate() {
                 let d = *z - max;
-                let r = weight(d) * *t;
+                let r = d.decay(T::ONE) * *t;
                 acc[0][l] += r;
                 acc[1][l] += r * (distance(d) - mean);
             }
@@ -207,6 +202,6 @@ pub(super) fn bend_tangent<T: Real>(z: &[T], t: &mut [T], max: T, by: Bend<T>, [
     for (z, t) in z.iter().zip(t) {
         let d = *z - max;
         let tilt = T::ONE + by.tilt + by.tilt * (distance(d) - by.mean);
-        *t = by.scale * weight(d) * ((*t - t_mean) * tilt - by.tilt * c);
+        *t = by.scale * d.decay(T::ONE) * ((*t - t_mean) * tilt - by.tilt * c);
     }
 }
