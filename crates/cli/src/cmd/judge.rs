@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::generate::positive;
 use crate::exit::{Failure, read_packed};
-use crate::output::{Global, Output, warn};
+use crate::output::{Global, Output};
 use crate::sandbox::{Limits, Ran, Sandbox};
 use crate::table::{Table, counted, number, seconds};
 
@@ -49,9 +49,6 @@ pub(crate) struct SandboxArgs {
     /// Address space of a program.
     #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(256..=1 << 20), allow_negative_numbers = true)]
     memory_limit: u64,
-    /// Where the kernel refuses namespaces, go on with a sandbox that leaves programs the network.
-    #[arg(long)]
-    network_not_isolated: bool,
 }
 
 /// A limit that a clock can keep.
@@ -73,13 +70,7 @@ impl SandboxArgs {
             return Err(Failure::usage(RISK));
         }
         let limits = Limits { wall_s: self.time_limit, memory_mib: self.memory_limit };
-        let sandbox = Sandbox::open(&self.python, limits, self.network_not_isolated)?;
-        if !sandbox.isolated() {
-            warn(
-                "the programs have the network: the kernel refuses namespaces, and Landlock alone restricts them",
-            );
-        }
-        Ok(sandbox)
+        Sandbox::open(&self.python, limits)
     }
 }
 

@@ -21,8 +21,6 @@ pub(super) const DISK: u64 = 16 << 20;
 pub(super) struct Order {
     /// The stage.
     pub(super) inner: bool,
-    /// Whether namespaces and a root of its own are wanted.
-    pub(super) isolated: bool,
     /// Python's executable.
     pub(super) python: PathBuf,
     /// What may be read.

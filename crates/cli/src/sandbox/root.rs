@@ -35,9 +35,14 @@ pub(super) fn enter(root: &Path, readable: &[PathBuf], exe: &Path) -> Result<(),
         }
     }
     for device in DEVICES {
-        bind(root, Path::new(device), &inside(root, Path::new(device)))?;
+        let target = inside(root, Path::new(device));
+        bind(root, Path::new(device), &target)?;
+        seal(&target, MsFlags::empty())?;
     }
-    bind(root, exe, &inside(root, Path::new(SELF)))?;
+    let own = inside(root, Path::new(SELF));
+    bind(root, exe, &own)?;
+    // Landlock keeps nobody from changing the mode or the times of a file that is the user's own.
+    seal(&own, MsFlags::MS_NODEV)?;
 
     let work = inside(root, Path::new(WORK));
     fs::create_dir(&work).map_err(Step::Root.failed("folder"))?;
@@ -62,7 +67,25 @@ fn show(root: &Path, path: &Path) -> Result<(), Report> {
         return fs::read_link(path).and_then(|to| symlink(to, &target)).map_err(failed);
     }
     bind(root, path, &target)?;
-    seal(&target)
+    for mounted in below(&target)? {
+        seal(&mounted, MsFlags::MS_NODEV)?;
+    }
+    Ok(())
+}
+
+/// What is mounted at a path and below it: a flag holds for one mount and not for those inside.
+fn below(target: &Path) -> Result<Vec<PathBuf>, Report> {
+    let table = fs::read_to_string("/proc/self/mountinfo").map_err(Step::Root.failed("mountinfo"))?;
+    let at = |line: &str| Some(PathBuf::from(unescaped(line.split(' ').nth(4)?)));
+    Ok(table.lines().filter_map(at).filter(|m| m.starts_with(target)).collect())
+}
+
+/// A path as the table of mounts writes it: spaces and the like as three octal digits.
+fn unescaped(text: &str) -> String {
+    ["\\040", "\\011", "\\012", "\\134"]
+        .iter()
+        .zip([" ", "\t", "\n", "\\"])
+        .fold(text.to_owned(), |t, (from, to)| t.replace(from, to))
 }
 
 fn bind(root: &Path, path: &Path, target: &Path) -> Result<(), Report> {
@@ -76,12 +99,13 @@ fn bind(root: &Path, path: &Path, target: &Path) -> Result<(), Report> {
 }
 
 /// Read-only, with the restrictions of the original, which a user must not lift.
-fn seal(target: &Path) -> Result<(), Report> {
+fn seal(target: &Path, more: MsFlags) -> Result<(), Report> {
     let failed = || Step::Root.failed(format!("making {} read-only", target.display()));
     let has = statvfs(target).map_err(failed())?.flags();
     let mut flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
-    flags |= MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags |= MsFlags::MS_NOSUID | more;
     for (is, keep) in [
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
         (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
         (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
         (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),

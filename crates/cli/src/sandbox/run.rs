@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Gid, Pid, Uid, chown};
+use nix::unistd::Pid;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use rhumb_lm::eval::code::Verdict;
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::order::{Ended, Limits, Order, Report, Step};
 use super::python::Python;
-use super::stage::{NOBODY, STAGE};
+use super::stage::STAGE;
 use crate::exit::{Code, Failure};
 
 /// Longest report that is read; the rest is thrown away.
@@ -39,26 +39,20 @@ pub(crate) struct Ran {
 pub(crate) struct Sandbox {
     python: Python,
     limits: Limits,
-    isolated: bool,
     landlock: bool,
     exe: PathBuf,
 }
 
 impl Sandbox {
-    /// Looks for the interpreter and runs an empty program. Where the kernel refuses namespaces, `open_network` lets it
-    /// go on without them, with Landlock alone.
+    /// Looks for the interpreter and runs an empty program.
     ///
     /// # Errors
     /// Without an interpreter, and where no sandbox can be made.
-    pub(crate) fn open(python: &Path, limits: Limits, open_network: bool) -> Result<Self, Failure> {
+    pub(crate) fn open(python: &Path, limits: Limits) -> Result<Self, Failure> {
         let exe = std::env::current_exe().map_err(|e| Failure::usage(format!("where is rhumb? {e}")))?;
         let python = Python::find(python)?;
-        let mut sandbox = Sandbox { python, limits, isolated: true, landlock: false, exe };
-        let (mut report, mut told) = sandbox.start("")?;
-        if open_network && matches!(&report, Report::Failed { step: Step::Namespaces | Step::Root, .. }) {
-            sandbox.isolated = false;
-            (report, told) = sandbox.start("")?;
-        }
+        let sandbox = Sandbox { python, limits, landlock: false, exe };
+        let (report, told) = sandbox.start("")?;
         let passed = told.is_some_and(|(v, _)| v == Verdict::Passed);
         match report {
             Report::Failed { step, reason } => Err(refusal(step, &reason, &sandbox)),
@@ -104,17 +98,11 @@ impl Sandbox {
     pub(crate) fn json(&self) -> serde_json::Value {
         json!({
             "python": self.python.version,
-            "network": if self.isolated { "none" } else { "open" },
-            "root": if self.isolated { "own" } else { "shared" },
+            "network": "none",
             "landlock": self.landlock,
             "time_limit_s": self.limits.wall_s,
             "memory_mib": self.limits.memory_mib,
         })
-    }
-
-    /// Whether the network is out of reach.
-    pub(crate) fn isolated(&self) -> bool {
-        self.isolated
     }
 
     /// The interpreter's version.
@@ -132,13 +120,8 @@ impl Sandbox {
             .prefix("rhumb-sandbox-")
             .tempdir()
             .map_err(|e| broken("make a folder", &e))?;
-        if !self.isolated && Uid::effective().is_root() {
-            chown(folder.path(), Some(Uid::from_raw(NOBODY)), Some(Gid::from_raw(NOBODY)))
-                .map_err(|e| broken("give a folder away", &e))?;
-        }
         let order = Order {
             inner: false,
-            isolated: self.isolated,
             python: self.python.executable.clone(),
             readable: self.python.readable.clone(),
             folder: folder.path().to_owned(),
@@ -215,7 +198,7 @@ fn refusal(step: Step, reason: &str, sandbox: &Sandbox) -> Failure {
         Step::Namespaces | Step::Root => format!(
             "no namespaces can be made, so that programs would have the network ({reason}): allow them for this user \
              (in a container, the right CAP_SYS_ADMIN; on Ubuntu, kernel.apparmor_restrict_unprivileged_userns=0), or \
-             run it in a virtual machine, or let programs use the network with --network-not-isolated"
+             run it in a virtual machine"
         ),
         Step::Landlock => format!(
             "programs could read and write the user's files ({reason}): run it in a virtual machine, or with a kernel \

@@ -50,11 +50,9 @@ fn outer(mut order: Order) -> Result<(), Report> {
     umask(Mode::from_bits_truncate(0o022));
     let mut exe = std::env::current_exe().map_err(Step::Start.failed("current_exe"))?;
     let is_root = Uid::effective().is_root();
-    if order.isolated {
-        namespaces(is_root)?;
-        root::enter(&order.folder, &order.readable, &exe)?;
-        (exe, order.folder) = (PathBuf::from(root::SELF), PathBuf::from(root::WORK));
-    }
+    namespaces(is_root)?;
+    root::enter(&order.folder, &order.readable, &exe)?;
+    (exe, order.folder) = (PathBuf::from(root::SELF), PathBuf::from(root::WORK));
     if is_root {
         let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
         setgroups(&[]).map_err(Step::Start.failed("setgroups"))?;
@@ -87,6 +85,10 @@ fn namespaces(is_root: bool) -> Result<(), Report> {
         | CloneFlags::CLONE_NEWUTS;
     flags.set(CloneFlags::CLONE_NEWUSER, !is_root);
     unshare(flags).map_err(Step::Namespaces.failed("unshare"))?;
+    // Shared memory is in no address space. Kernels before 6.0 let only root set its limits.
+    for limit in ["shmmni", "msgmni"] {
+        let _ = fs::write(format!("/proc/sys/kernel/{limit}"), "0");
+    }
     if is_root {
         return Ok(());
     }
@@ -94,7 +96,11 @@ fn namespaces(is_root: bool) -> Result<(), Report> {
     let write = |path: &str, text: String| fs::write(path, text).map_err(Step::Namespaces.failed(path));
     write("/proc/self/setgroups", "deny".to_owned())?;
     write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    write("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+    // A user namespace inside this one would give the program capabilities in it. Root's limit would be that of the
+    // whole machine, and is left alone.
+    let _ = fs::write("/proc/sys/user/max_user_namespaces", "0");
+    Ok(())
 }
 
 /// Takes limits, starts Python and waits for its end.
@@ -114,10 +120,6 @@ fn inner(order: &Order) -> Result<Report, Report> {
         setrlimit(resource, limit, limit).map_err(Step::Start.failed("setrlimit"))?;
     }
     let landlock = files::restrict(&order.readable, &order.folder)?;
-    if !landlock && !order.isolated {
-        let reason = "this kernel has neither namespaces for this user nor Landlock".to_owned();
-        return Err(Report::Failed { step: Step::Landlock, reason });
-    }
     Ok(Report::Ran { landlock, ended: python(order).map_err(Step::Start.failed(order.python.display()))? })
 }
 
