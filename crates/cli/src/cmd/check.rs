@@ -41,10 +41,23 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let mut list = Vec::new();
     let mut sentences = String::new();
     let mut differs = 0;
+    let mut failed: Option<Failure> = None;
     for (source, recipe) in sources.iter().zip(&recipes) {
         let out = args.out.as_ref().map(|d| d.join(source.name.replace('/', "-")));
         let plan = Plan { name: &source.name, recipe, size: args.budget, set: &[], out, resume: false };
-        let result = session::execute(&plan, global)?;
+        // What the others found is worth more than a clean stop; only who interrupts wants no more.
+        let result = match session::execute(&plan, global) {
+            Err(e) if sources.len() > 1 && e.code != Code::Interrupted => {
+                let statement = recipe.claim.statement.clone().unwrap_or_default();
+                let expect = recipe.claim.expect;
+                rows.push((source.name.clone(), statement, expect, Some("not run".to_owned())));
+                sentences.push_str(&format!("{}: not run: {e}\n", source.name));
+                list.push(json!({ "recipe": source.name, "recorded": expect, "error": e.to_string() }));
+                failed = failed.or(Some(e));
+                continue;
+            }
+            result => result?,
+        };
         let judgement = result
             .judgement
             .as_ref()
@@ -66,12 +79,16 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
             "controls": result.controls,
         }));
     }
-    let verdict = match differs {
+    let missing = rows.iter().filter(|r| r.3.as_deref() == Some("not run")).count();
+    let mut verdict = match differs {
         0 => "every outcome is as recorded".to_owned(),
         n => format!("{n} of {} outcomes differ from the record", rows.len()),
     };
+    if missing > 0 {
+        verdict.push_str(&format!("; {missing} could not be run"));
+    }
     let mut output =
         Output::new(format!("{}\n{sentences}\n{verdict}\n", claim_table(&rows).render()), json!(list));
-    output.code = (differs > 0).then_some(Code::Claim);
+    output.code = (differs > 0).then_some(Code::Claim).or(failed.map(|e| e.code));
     Ok(output)
 }

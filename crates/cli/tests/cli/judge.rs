@@ -362,59 +362,25 @@ fn programs_end_with_the_command_that_runs_them() {
 /// Root without the right to make namespaces, as in a container.
 #[cfg(target_os = "linux")]
 #[test]
-fn without_namespaces_the_user_decides_and_landlock_keeps_the_files() {
+fn without_namespaces_nothing_runs() {
     let place = Place::new();
-    let secret = place.path("secret");
-    std::fs::write(&secret, "secret").unwrap();
-    open_to_all(&secret);
-    let codes = [
-        String::new(),
-        format!("open({:?}).read()", secret.to_str().unwrap()),
-        format!("open({:?}, 'w')", place.path("written").to_str().unwrap()),
-        "os.fork()".to_owned(),
-    ];
-    let line = |c: &String| json!({ "task_id": "t/0", "completion": format!("{RIGHT}\n{c}\n") }).to_string();
-    std::fs::write(place.path("s.jsonl"), codes.iter().map(line).collect::<Vec<_>>().join("\n")).unwrap();
-    let bare = |more: &[&str]| {
-        Command::new("setpriv")
-            .args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", env!("CARGO_BIN_EXE_rhumb")])
-            .args([
-                "judge",
-                "--data",
-                "data.jsonl",
-                "--samples",
-                "s.jsonl",
-                "--json",
-                "--allow-code-execution",
-            ])
-            .args(["--python", python()])
-            .args(more)
-            .current_dir(place.dir.path())
-            .output()
-    };
-    let refused = match bare(&[]) {
-        Ok(out) if String::from_utf8_lossy(&out.stderr).contains("no namespaces can be made") => out,
-        Ok(_) => {
-            return eprintln!(
-                "skipped: this user makes namespaces without CAP_SYS_ADMIN, or has none to give up"
-            );
+    let bare = Command::new("setpriv")
+        .args(["--bounding-set", "-sys_admin", "--inh-caps", "-sys_admin", env!("CARGO_BIN_EXE_rhumb")])
+        .args(["judge", "--data", "data.jsonl", "--json", "--allow-code-execution", "--python", python()])
+        .current_dir(place.dir.path())
+        .output();
+    match bare {
+        Ok(out) if out.status.success() => {
+            eprintln!("skipped: this user makes namespaces without CAP_SYS_ADMIN, or has none to give up");
         }
-        Err(e) => return eprintln!("skipped: setpriv: {e}"),
-    };
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(refused.stdout.is_empty());
-    let out = bare(&["--network-not-isolated"]).unwrap();
-    let err = String::from_utf8_lossy(&out.stderr);
-    if err.contains("nobody's, who has to be able") || err.contains("neither namespaces") {
-        return eprintln!("skipped: {err}");
+        Ok(out) => {
+            let err = String::from_utf8_lossy(&out.stderr);
+            assert!(err.contains("no namespaces can be made"), "{err}");
+            assert_eq!(out.status.code(), Some(2));
+            assert!(out.stdout.is_empty());
+        }
+        Err(e) => eprintln!("skipped: setpriv: {e}"),
     }
-    assert!(err.contains("warning: the programs have the network"), "{err}");
-    let out: Value = serde_json::from_slice(&out.stdout).unwrap();
-    assert_eq!(out["sandbox"]["network"], "open");
-    let verdicts: Vec<&str> =
-        out["results"].as_array().unwrap().iter().map(|r| r["verdict"].as_str().unwrap()).collect();
-    assert_eq!(verdicts, ["passed", "exception", "exception", "exception"], "{out}");
-    assert!(!place.path("written").exists());
 }
 
 /// HumanEval itself, where `RHUMB_MODELS` names a folder with it.

@@ -33,6 +33,22 @@ fn a_run_leaves_a_whole_folder_with_an_offline_report() {
 }
 
 #[test]
+fn a_recipe_that_cannot_run_does_not_take_the_others_verdicts_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = run(Some(dir.path()), &["check", "gem/smol-chat", HALF]);
+    assert_eq!(out.status.code(), Some(4));
+    let text = String::from_utf8(out.stdout).unwrap();
+    for words in
+        ["gem/smol-chat: not run: there is no model at smol", "as recorded; 1 could not be run", HALF]
+    {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json = run(Some(dir.path()), &["check", "gem/smol-chat", HALF, "--json"]);
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    assert!(json[0]["error"].is_string() && json[1]["as_recorded"] == true, "{json}");
+}
+
+#[test]
 fn check_ends_with_one_when_the_outcome_differs_from_the_record() {
     assert!(json(None, &["check", HALF])[0]["as_recorded"].as_bool().unwrap());
     let dir = tempfile::tempdir().unwrap();

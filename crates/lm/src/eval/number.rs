@@ -71,7 +71,7 @@ fn gcd(a: u128, b: u128) -> u128 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Found {
-    /// The first number after the last "the answer is".
+    /// The number after the last "answer is".
     Marked,
     /// The first number after the last `####`.
     Hashes,
@@ -79,11 +79,13 @@ pub enum Found {
     Last,
 }
 
-const MARK: &str = "the answer is";
+/// Also the end of "the final answer is".
+const MARK: &str = "answer is";
 
 /// The number an answer gives, and where it was.
 ///
-/// 1. The first number after the last "the answer is", in any case.
+/// 1. The first number after the last "answer is", in any case; behind an `=` on that line, the first after the last one:
+///    `the answer is 6 * 3 = 18 dollars` is 18.
 /// 2. Without one: the first number after the last `####`, the form of GSM8K's own solutions.
 /// 3. Without one: the last number of the text. A model that reasons and never answers gets a chance here; take
 ///    [`Found::Marked`] only, to be as strict as the published scores of GEM.
@@ -94,7 +96,12 @@ const MARK: &str = "the answer is";
 pub fn extract(text: &str) -> Option<(Number, Found)> {
     let lower = text.to_ascii_lowercase();
     let after = |mark: &str| lower.rfind(mark).and_then(|at| numbers(&text[at + mark.len()..]).next());
-    after(MARK)
+    let marked = || {
+        let rest = &text[lower.rfind(MARK)? + MARK.len()..];
+        let result = rest.lines().next().and_then(|line| numbers(&line[line.rfind('=')? + 1..]).next());
+        result.or_else(|| numbers(rest).next())
+    };
+    marked()
         .map(|n| (n, Found::Marked))
         .or_else(|| after("####").map(|n| (n, Found::Hashes)))
         .or_else(|| numbers(text).last().map(|n| (n, Found::Last)))
@@ -249,6 +256,10 @@ mod tests {
         let get = |t| extract(t).map(|(n, f)| (n.to_string(), f));
         let some = |n: &str, f| Some((n.to_owned(), f));
         assert_eq!(get("The answer is 3. No: THE ANSWER IS: $4, not 5."), some("4", Found::Marked));
+        let late = "So, the answer is: 6 * 3 = 18 dollars.\n\nThe final answer is: 20";
+        assert_eq!(get(late), some("20", Found::Marked));
+        assert_eq!(get("The answer is: 6 * 3 = 18 dollars, of 50."), some("18", Found::Marked));
+        assert_eq!(get("The answer is\n7, since 3 + 4 = 7 and 8 = 8"), some("7", Found::Marked));
         assert_eq!(get("2 + 2 = 4\n#### 1,000 apples"), some("1000", Found::Hashes));
         assert_eq!(get("#### 8\nThe answer is unknown."), some("8", Found::Hashes));
         assert_eq!(get("first 3, then 4 apples"), some("4", Found::Last));
