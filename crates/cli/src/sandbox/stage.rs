@@ -85,7 +85,7 @@ fn namespaces(is_root: bool) -> Result<(), Report> {
         | CloneFlags::CLONE_NEWUTS;
     flags.set(CloneFlags::CLONE_NEWUSER, !is_root);
     unshare(flags).map_err(Step::Namespaces.failed("unshare"))?;
-    // Shared memory is in no address space. Kernels before 6.0 let only root set its limits.
+    // Shared memory is in no address space. Only root may set its limits.
     for limit in ["shmmni", "msgmni"] {
         let _ = fs::write(format!("/proc/sys/kernel/{limit}"), "0");
     }
