@@ -21,7 +21,7 @@ use super::{files, root};
 pub(super) const STAGE: &str = "__sandbox";
 
 /// Whom root becomes.
-pub(super) const NOBODY: u32 = 65_534;
+const NOBODY: u32 = 65_534;
 
 const HARNESS: &str = include_str!("harness.py");
 
