@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::generate::{not_negative, positive, share};
-use super::train::loss::{Loss, standard};
+use super::train::loss::{Given, Loss, standard};
 use crate::exit::{Code, Failure, read_text};
 use crate::lm::{LanguageModel, from_eval};
 use crate::output::{Global, Output};
@@ -17,6 +17,10 @@ use crate::table::{Table, counted, number};
 /// Arguments of `score`.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Args {
+    /// Before the numbers, which are taken out of what was given.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) given: Given,
     /// Folder or GGUF file of the model.
     pub(crate) model: PathBuf,
     #[command(flatten)]
@@ -59,7 +63,7 @@ pub(crate) fn run(args: &Args, _global: Global) -> Result<Output, Failure> {
     };
     let loss = args.loss.unwrap_or_default();
     let numbers = [("beta", args.beta), ("lambda", args.lambda), ("smoothing", args.smoothing)];
-    Loss::refuse_idle(&[loss], &numbers)?;
+    Loss::refuse_idle(&[loss], &numbers, &args.given)?;
     let kind = loss.kind(&numbers)?;
     let lm = LanguageModel::open(&args.model)?;
     let ids = lm.tokenizer.encode_with_special(&text).map_err(|e| Failure::new(Code::Usage, e))?;

@@ -16,7 +16,7 @@ use rhumb_optim::{Kind, Preset, StateFormat};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::loss::{Loss, Number, standard};
+use self::loss::{Given, Loss, NUMBERS, Number, standard};
 use super::generate::{fraction, not_negative, positive, share};
 use super::plan::spelled;
 use crate::exit::Failure;
@@ -46,6 +46,10 @@ pub(crate) const MAX_STEPS: u64 = 1_000_000_000;
 /// Arguments of `train sft`.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Sft {
+    /// Before the settings, which take their values out of what was given.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub(crate) given: Given,
     #[command(flatten)]
     pub(crate) settings: SftSettings,
     #[command(flatten)]
@@ -226,12 +230,8 @@ impl Default for SftSettings {
 impl SftSettings {
     /// The numbers of the losses, under the names of their flags.
     pub(crate) fn numbers(&self) -> [Number; 4] {
-        [
-            ("beta", self.beta),
-            ("lambda", self.lambda),
-            ("smoothing", self.smoothing),
-            ("noise-alpha", self.noise_alpha),
-        ]
+        let [beta, lambda, smoothing, noise] = NUMBERS;
+        [(beta, self.beta), (lambda, self.lambda), (smoothing, self.smoothing), (noise, self.noise_alpha)]
     }
 }
 

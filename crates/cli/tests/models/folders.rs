@@ -38,13 +38,30 @@ fn a_finished_run_says_so_and_its_files_say_what_it_was_made_of() {
     }
     let again = train(&m, &d, &out, &["--checkpoint-every", "1", "--resume"]);
     assert_eq!(again.json(), e.json(), "the result of the finished run");
-    let words = rhumb(&["train", "sft", "--model", &m, "--data", &d, "--out", text(&out), "--resume"]);
+    let mut args = vec!["train", "sft", "--model", &m, "--data", &d, "--out", text(&out), "--resume"];
+    args.extend(["--tokens", "48", "--batch", "2", "--held-out", "4", "--steps", "4", "--lr", "1e-2"]);
+    let words = rhumb(&args);
     assert!(
         words.code == 0 && words.out.contains("is finished after 4 steps"),
         "{} {}",
         words.out,
         words.err
     );
+}
+
+#[test]
+fn a_finished_run_is_not_gone_on_with_under_other_settings_or_on_other_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let (d, out) = (data(dir.path(), None), dir.path().join("run"));
+    assert_eq!(train(&m, &d, &out, &[]).code, 0);
+    let other = ["--resume", "--lr", "0.25", "--seed", "3"];
+    judge(&train(&m, &d, &out, &other), &[], 2, &["another lr, seed", "choose another --out"]);
+    let lines = fs::read_to_string(&d).unwrap();
+    fs::write(&d, lines.replace("q3", "Q3")).unwrap();
+    judge(&train(&m, &d, &out, &["--resume"]), &[], 2, &["the data changed since"]);
+    fs::write(&d, &lines).unwrap();
+    assert_eq!(train(&m, &d, &out, &["--resume"]).code, 0);
 }
 
 #[test]

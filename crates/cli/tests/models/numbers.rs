@@ -25,6 +25,10 @@ fn numbers_without_a_meaning_are_refused_with_the_allowed_ones() {
         (&["--steps", "0"], &["0 is not in 1..=1000000000"]),
         (&["--beta", "0.5"], &["--loss"]),
         (&["--loss", "ce", "--beta", "0.5"], &["--beta 0.5 says nothing about --loss ce"]),
+        (&["--loss", "ce", "--beta", "0.7"], &["--beta 0.7 says nothing about --loss ce"]),
+        (&["--loss", "gem-linear", "--lambda", "0.1"], &["--lambda 0.1 says nothing", "choose ce+entropy"]),
+        (&["--loss", "ce", "--smoothing", "0.1"], &["--smoothing 0.1 says nothing"]),
+        (&["--loss", "ce", "--noise-alpha", "5"], &["--noise-alpha 5 says nothing"]),
         (&["--loss", "gem-linear", "--beta", "inf"], &["--beta", "finite"]),
         (&["--loss", "gem-linear", "--lambda", "0.2"], &["--lambda 0.2 says nothing", "choose ce+entropy"]),
         (&["--loss", "dft", "--smoothing", "0.2"], &["--smoothing 0.2 says nothing about --loss dft"]),
@@ -46,6 +50,12 @@ fn numbers_without_a_meaning_are_refused_with_the_allowed_ones() {
     let endless = [&base[..], &["--held-out", "4", "--epochs", "1e30"]].concat();
     refused(&endless, 2, &["--epochs 1e30", "steps", "1000000000 are the most"]);
     refused(&["score", &m, "--text", "ab", "--loss", "ce", "--beta", "2"], 2, &["--beta 2 says nothing"]);
+    // As it is without the flag.
+    refused(&["score", &m, "--text", "ab", "--loss", "ce", "--beta", "0.7"], 2, &["--beta 0.7 says nothing"]);
+    let check =
+        ["data", "check", "--model", &m, "--data", &d, "--tokens", "48", "--loss", "ce", "--beta", "0.7"];
+    refused(&check, 2, &["--beta 0.7 says nothing"]);
+    assert_eq!(rhumb(&["score", &m, "--text", "ab", "--loss", "gem-linear", "--beta", "0.7"]).code, 0);
     refused(&["generate", &m, "--prompt", "a", "--temperature", "-1"], 2, &["above 0"]);
 }
 

@@ -112,6 +112,7 @@ fn a_resumed_pre_training_ends_with_the_bits_of_an_undisturbed_one() {
     assert_eq!(again.code, 0, "{}", again.err);
     let weights = |d: &Path| fs::read(d.join("model/model.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&cut));
+    judge(&rhumb(&other), &other, 2, &["holds a run with another lr"]);
 }
 
 #[test]

@@ -9,8 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::cmd::train::SftSettings;
+use crate::cmd::train::loss::Given;
 use crate::cmd::train::memory::Estimate;
-use crate::cmd::train::sft::{intake, setup};
+use crate::cmd::train::sft::{intake, says_something, setup};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, from_eval};
 use crate::machine;
@@ -21,6 +22,10 @@ use crate::table::{bytes, counted, seconds};
 /// Arguments of `data check`: those of `train sft`.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Check {
+    /// Before the settings, which take their values out of what was given.
+    #[command(flatten)]
+    #[serde(skip)]
+    given: Given,
     #[command(flatten)]
     settings: SftSettings,
     /// Estimate no time: nothing is computed with the model.
@@ -46,6 +51,7 @@ struct Found {
 pub(super) fn run(args: &Check, global: Global) -> Result<Output, Failure> {
     let s = &args.settings;
     setup::check(s)?;
+    says_something(s, &args.given)?;
     let (path, data) = setup::named(s)?;
     let mut model = LanguageModel::open_with(path, s.template.as_deref())?;
     let mut found = Found::default();

@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use clap::ValueEnum;
 use clap::builder::PossibleValue;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, FromArgMatches, ValueEnum};
 use rhumb_nn::loss::{LOSSES, LossEntry, LossKind, Parameter};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -26,6 +27,9 @@ const ALL: [Loss; LOSSES.len()] = {
 
 /// A number of some losses: the name of its flag and its value.
 pub(crate) type Number = (&'static str, f64);
+
+/// The names of all of them.
+pub(super) const NUMBERS: [&str; 4] = ["beta", "lambda", "smoothing", "noise-alpha"];
 
 /// Parameters of that name, with the losses that have them.
 fn parameters(name: &str) -> impl Iterator<Item = (Loss, Parameter)> {
@@ -64,10 +68,12 @@ impl Loss {
         self.0.kind(own).map_err(|e| Failure::new(Code::Usage, e))
     }
 
-    /// Refuses numbers that are not as they come and say nothing about any of these losses.
-    pub(crate) fn refuse_idle(losses: &[Loss], numbers: &[Number]) -> Result<(), Failure> {
+    /// Refuses numbers that say nothing about any of these losses: those that are not as they come, and those that were
+    /// given.
+    pub(crate) fn refuse_idle(losses: &[Loss], numbers: &[Number], given: &Given) -> Result<(), Failure> {
         for (name, x) in numbers {
-            if x.to_bits() == standard(name).to_bits() || losses.iter().any(|l| l.has(name)) {
+            let standard = x.to_bits() == standard(name).to_bits() && !given.0.contains(name);
+            if standard || losses.iter().any(|l| l.has(name)) {
                 continue;
             }
             let all = losses.iter().map(|l| l.name()).collect::<Vec<_>>().join(", ");
@@ -77,6 +83,38 @@ impl Loss {
             )));
         }
         Ok(())
+    }
+}
+
+/// Numbers of losses that stand on the command line, with the values that they have without it too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Given(Vec<&'static str>);
+
+impl FromArgMatches for Given {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |name: &&str| {
+            let id = name.replace('-', "_");
+            // Not every command has all of them, and the matches panic at a flag that a command has not.
+            matches.try_contains_id(&id).unwrap_or(false)
+                && matches.value_source(&id) == Some(ValueSource::CommandLine)
+        };
+        Ok(Given(NUMBERS.into_iter().filter(given).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Given::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// It looks at the flags of others and has none of its own.
+impl clap::Args for Given {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        command
     }
 }
 
@@ -161,7 +199,10 @@ mod tests {
     #[test]
     fn a_number_is_refused_unless_one_of_the_losses_has_it() {
         let told = |losses: &[Loss], n: Number| {
-            Loss::refuse_idle(losses, &[n]).err().map(|e| e.to_string()).unwrap_or_default()
+            Loss::refuse_idle(losses, &[n], &Given::default())
+                .err()
+                .map(|e| e.to_string())
+                .unwrap_or_default()
         };
         let text = told(&[Loss::CE], ("beta", 0.5));
         assert!(

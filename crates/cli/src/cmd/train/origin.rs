@@ -43,10 +43,16 @@ pub(crate) fn manifest(
     })
 }
 
+/// The time that the chat template of a run was told, where it asks for one.
+pub(crate) fn recorded_time(run: &Manifest) -> Option<u64> {
+    run.config.get(TIME)?.as_u64()
+}
+
 /// The time that chat templates are told: that of the run in the folder, or this second.
 pub(crate) fn template_time(earlier: Option<&Manifest>) -> SystemTime {
-    let recorded = earlier.and_then(|m| m.config.get(TIME)?.as_u64());
-    let seconds = recorded.or_else(|| Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()));
+    let seconds = earlier
+        .and_then(recorded_time)
+        .or_else(|| Some(SystemTime::now().duration_since(UNIX_EPOCH).ok()?.as_secs()));
     UNIX_EPOCH + Duration::from_secs(seconds.unwrap_or(0))
 }
 

@@ -159,8 +159,17 @@ pub(super) fn run(args: &Pretrain, global: Global) -> Result<Output, Failure> {
     let stop = interrupt::install()?;
     let session = Session::new(&KIND, &s, &args.place, global);
     let earlier = session.earlier()?;
-    if let Some(done) = earlier.as_ref().and_then(|_| session.finished_before()) {
-        return Ok(done);
+    let manifest = || {
+        let files = vec![("data", shard_files(&own.data)?)];
+        origin::manifest(KIND.name, own, own.seed, &own.model, &files, None)
+    };
+    let mut resumed = None;
+    if let Some(earlier) = &earlier {
+        let now = manifest()?;
+        if let Some(done) = session.finished_before(earlier, &now)? {
+            return Ok(done);
+        }
+        resumed = Some(now);
     }
     if let Some(plain) = lm::definition(&own.model)? {
         too_large(&s, &trained(&s, &plain)?)?;
@@ -174,11 +183,7 @@ pub(super) fn run(args: &Pretrain, global: Global) -> Result<Output, Failure> {
     let held_out = windows.held_out().map_err(from_io)?;
     let config = config_for(&s, rhumb_lm::sft::Source::rows(&windows))?;
     let estimate = too_large(&s, &trained(&s, &model.decoder)?)?;
-    let files = vec![("data", shard_files(&own.data)?)];
-    let manifest = origin::manifest(KIND.name, own, own.seed, &own.model, &files, None)?;
-    if let Some(earlier) = &earlier {
-        origin::same_run(&session.out, earlier, &manifest)?;
-    }
+    let manifest = resumed.map_or_else(manifest, Ok)?;
     let params = std::mem::take(&mut model.params);
     let decoder = model.decoder.clone();
     let source = Box::new(windows);

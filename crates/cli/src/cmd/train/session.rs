@@ -97,8 +97,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// What is told about a run that reached its end, report included, before.
-    pub(super) fn finished_before(&self) -> Option<Output> {
+    /// What is told about a run that reached its end, report included, before; `None` for one that goes on. Refuses a
+    /// run of other settings or files than those of `now`.
+    pub(super) fn finished_before(
+        &self,
+        earlier: &Manifest,
+        now: &Manifest,
+    ) -> Result<Option<Output>, Failure> {
+        origin::same_run(&self.out, earlier, now)?;
+        Ok(self.end())
+    }
+
+    fn end(&self) -> Option<Output> {
         let out = &self.out;
         let folder = RunFolder::open(out);
         let outcome =

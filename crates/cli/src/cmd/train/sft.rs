@@ -8,7 +8,7 @@ use rhumb_nn::io::template::ChatTemplate;
 
 use self::intake::read;
 use self::setup::{config_of, named, prepare};
-use super::loss::Loss;
+use super::loss::{Given, Loss};
 use super::session::{Kind, Session, too_large};
 use super::{Sft as Args, SftSettings, origin};
 use crate::exit::Failure;
@@ -30,14 +30,26 @@ const KIND: Kind = Kind {
 pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let s = &args.settings;
     setup::check(s)?;
-    says_something(s)?;
+    says_something(s, &args.given)?;
     let stop = interrupt::install()?;
     let mut session = Session::new(&KIND, s, &args.place, global);
     let earlier = session.earlier()?;
-    if let Some(done) = earlier.as_ref().and_then(|_| session.finished_before()) {
-        return Ok(done);
-    }
     let (path, _) = named(s)?;
+    let data_files: Vec<_> = [("data", &s.data), ("eval data", &s.eval_data), ("template", &s.template)]
+        .into_iter()
+        .filter_map(|(name, path)| Some((name, vec![path.clone()?])))
+        .collect();
+    // What is not said on the command line follows from what is.
+    let told = SftSettings { full: s.lora.is_none(), ..s.clone() };
+    let manifest = |time| origin::manifest(KIND.name, &told, s.seed, path, &data_files, time);
+    let mut resumed = None;
+    if let Some(earlier) = &earlier {
+        let now = manifest(origin::recorded_time(earlier))?;
+        if let Some(done) = session.finished_before(earlier, &now)? {
+            return Ok(done);
+        }
+        resumed = Some(now);
+    }
     if let Some(plain) = lm::definition(path)? {
         too_large(s, &setup::trained(s, &plain)?)?;
     }
@@ -54,17 +66,7 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     let estimate = too_large(s, &setup::trained(s, &model.decoder)?)?;
     let (decoder, params, frozen) = prepare(s, &mut model)?;
     let seconds = time.duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
-    let data_files: Vec<_> = [("data", &s.data), ("eval data", &s.eval_data), ("template", &s.template)]
-        .into_iter()
-        .filter_map(|(name, path)| Some((name, vec![path.clone()?])))
-        .collect();
-    // What is not said on the command line follows from what is.
-    let told = SftSettings { full: s.lora.is_none(), ..s.clone() };
-    let manifest =
-        origin::manifest(KIND.name, &told, s.seed, path, &data_files, tells_time.then_some(seconds))?;
-    if let Some(earlier) = &earlier {
-        origin::same_run(&session.out, earlier, &manifest)?;
-    }
+    let manifest = resumed.map_or_else(|| manifest(tells_time.then_some(seconds)), Ok)?;
     let sft = Sft::new(config.clone(), decoder, params, frozen, data.train, &data.held_out)?;
     global.note(&format!(
         "{} of {} tokens; {}; estimated memory {}",
@@ -77,8 +79,8 @@ pub(super) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
 }
 
 /// Settings that would be ignored, and one that does the opposite of what GEM is for.
-fn says_something(s: &SftSettings) -> Result<(), Failure> {
-    Loss::refuse_idle(&[s.loss], &s.numbers())?;
+pub(crate) fn says_something(s: &SftSettings, given: &Given) -> Result<(), Failure> {
+    Loss::refuse_idle(&[s.loss], &s.numbers(), given)?;
     if s.loss.kind(&s.numbers())?.is_gem() && s.beta > 1.0 {
         warn(&format!(
             "--beta {} is above 1: the model that comes out is sharper than the data, not more diverse",

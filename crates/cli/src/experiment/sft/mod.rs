@@ -12,7 +12,7 @@ use self::built_in::BuiltIn;
 use self::samples::Samples;
 use super::{Experiment, Metrics};
 use crate::cmd::train::SftSettings;
-use crate::cmd::train::loss::Loss;
+use crate::cmd::train::loss::{Given, Loss};
 use crate::exit::Failure;
 use crate::report::Section;
 use crate::session::Context;
@@ -86,7 +86,7 @@ impl StudySettings {
         self.samples.validate()?;
         // Beta is the control's too.
         let numbers = self.sft.numbers().into_iter().filter(|(name, _)| *name != "beta");
-        Loss::refuse_idle(&self.losses, &numbers.collect::<Vec<_>>())
+        Loss::refuse_idle(&self.losses, &numbers.collect::<Vec<_>>(), &Given::default())
             .map_err(|e| format!("algorithm.sft: {e}"))
     }
 
