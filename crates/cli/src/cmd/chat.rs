@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use rhumb_nn::complete::{Limits, Stop, complete};
 use rhumb_nn::io::template::Message;
 use rhumb_nn::model::Session;
-use rhumb_nn::sample::Sampler;
+use rhumb_nn::sample::{Sampler, SamplerConfig};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::generate::{Sampling, print, sampler_config};
 use crate::exit::{Code, Failure};
@@ -36,6 +36,8 @@ struct Talk<'a> {
     session: Session<'a, f32>,
     seen: Vec<u32>,
     messages: Vec<Message>,
+    /// Turns that were answered, for programs.
+    turns: Vec<Value>,
 }
 
 impl Talk<'_> {
@@ -59,6 +61,82 @@ impl Talk<'_> {
         self.seen.extend_from_slice(&ids[common..]);
         Ok(logits)
     }
+
+    /// Takes one line after another up to `/quit` or the end of input.
+    fn listen(
+        &mut self,
+        args: &Args,
+        config: &SamplerConfig,
+        system: &[Message],
+        global: Global,
+    ) -> Result<(), Failure> {
+        let watched = std::io::stdin().is_terminal() && !global.quiet;
+        if watched {
+            say(HELP);
+        }
+        let mut lines = std::io::stdin().lock().lines();
+        loop {
+            if watched {
+                eprint_prompt();
+            }
+            let Some(line) = lines.next() else { return Ok(()) };
+            let line =
+                line.map_err(|e| Failure::usage(format!("cannot read the next turn: {e}; write UTF-8")))?;
+            match line.trim() {
+                "" => {}
+                "/quit" | "/exit" => return Ok(()),
+                "/help" => say(HELP),
+                "/reset" => system.clone_into(&mut self.messages),
+                "/undo" => {
+                    let left = self.messages.len().saturating_sub(2).max(system.len());
+                    self.messages.truncate(left);
+                }
+                text if text.starts_with('/') && !text.contains(' ') => {
+                    say(&format!("{text} is no command: {HELP}"));
+                }
+                text => self.turn(text, args, config, watched, !global.json)?,
+            }
+        }
+    }
+
+    /// Answers what was said; `live` shows the answer while it grows.
+    fn turn(
+        &mut self,
+        text: &str,
+        args: &Args,
+        config: &SamplerConfig,
+        watched: bool,
+        live: bool,
+    ) -> Result<(), Failure> {
+        self.messages.push(Message::new("user", text));
+        let first = match self.prompt() {
+            // Whoever types can go on; a script should not go on with less than it asked for.
+            Err(e) if watched => {
+                say(&format!("error: {e}"));
+                self.messages.pop();
+                return Ok(());
+            }
+            other => other?,
+        };
+        let mut sampler = Sampler::of_completion(config.clone(), self.turns.len() as u64)
+            .map_err(|e| Failure::new(Code::Usage, e))?;
+        sampler.see(&self.seen);
+        let mut show = |piece: &str| if live { print(piece) } else { Ok(()) };
+        let (lm, max_new) = (self.lm, args.max_new as usize);
+        let limits = Limits { eos: &lm.eos, stop: &args.sampling.stop, max_new };
+        let answer = complete(&lm.tokenizer, &mut self.session, &first, &mut sampler, limits, &mut show)?;
+        show("\n")?;
+        if watched && matches!(answer.stop, Stop::MaxNew | Stop::Context) {
+            say("(cut off: the limit of tokens was reached)");
+        }
+        // The last token was drawn, but not fed.
+        self.seen.extend(&answer.ids[..answer.ids.len() - 1]);
+        self.messages.push(Message::new("assistant", &answer.text));
+        self.turns.push(json!({
+            "user": text, "assistant": answer.text, "tokens": answer.ids.len(), "stop": answer.stop,
+        }));
+        Ok(())
+    }
 }
 
 const HELP: &str =
@@ -76,69 +154,15 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
         lm: &lm,
         seen: Vec::new(),
         messages: system.clone(),
+        turns: Vec::new(),
     };
-    let (watched, live) = (std::io::stdin().is_terminal() && !global.quiet, !global.json);
-    if watched {
-        say(HELP);
+    let ended = talk.listen(args, &config, &system, global);
+    let said = Output::new("", json!({ "turns": talk.turns, "messages": talk.messages }));
+    if ended.is_err() && global.json && !talk.turns.is_empty() {
+        // The error that matters is the first one.
+        let _ = said.print(true);
     }
-    let limits = Limits { eos: &lm.eos, stop: &args.sampling.stop, max_new: args.max_new as usize };
-    let mut turns = Vec::new();
-    let mut lines = std::io::stdin().lock().lines();
-    loop {
-        if watched {
-            eprint_prompt();
-        }
-        let Some(line) = lines.next() else { break };
-        let line =
-            line.map_err(|e| Failure::usage(format!("cannot read the next turn: {e}; write UTF-8")))?;
-        match line.trim() {
-            "" => continue,
-            "/quit" | "/exit" => break,
-            "/help" => {
-                say(HELP);
-                continue;
-            }
-            "/reset" => {
-                talk.messages.clone_from(&system);
-                continue;
-            }
-            "/undo" => {
-                let left = talk.messages.len().saturating_sub(2).max(system.len());
-                talk.messages.truncate(left);
-                continue;
-            }
-            text if text.starts_with('/') && !text.contains(' ') => {
-                say(&format!("{text} is no command: {HELP}"));
-                continue;
-            }
-            text => talk.messages.push(Message::new("user", text)),
-        }
-        let first = match talk.prompt() {
-            // Whoever types can go on; a script should not go on with less than it asked for.
-            Err(e) if watched => {
-                say(&format!("error: {e}"));
-                talk.messages.pop();
-                continue;
-            }
-            other => other?,
-        };
-        let mut sampler = Sampler::of_completion(config.clone(), turns.len() as u64)
-            .map_err(|e| Failure::new(Code::Usage, e))?;
-        sampler.see(&talk.seen);
-        let mut show = |piece: &str| if live { print(piece) } else { Ok(()) };
-        let answer = complete(&lm.tokenizer, &mut talk.session, &first, &mut sampler, limits, &mut show)?;
-        show("\n")?;
-        if watched && matches!(answer.stop, Stop::MaxNew | Stop::Context) {
-            say("(cut off: the limit of tokens was reached)");
-        }
-        // The last token was drawn, but not fed.
-        talk.seen.extend(&answer.ids[..answer.ids.len() - 1]);
-        talk.messages.push(Message::new("assistant", &answer.text));
-        turns.push(json!({
-            "user": line.trim(), "assistant": answer.text, "tokens": answer.ids.len(), "stop": answer.stop,
-        }));
-    }
-    Ok(Output::new("", json!({ "turns": turns, "messages": talk.messages })))
+    ended.map(|()| said)
 }
 
 /// The mark behind which a person types.

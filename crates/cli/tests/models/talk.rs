@@ -85,6 +85,22 @@ fn a_conversation_is_the_same_fed_at_once_or_turn_by_turn() {
 }
 
 #[test]
+fn what_was_said_comes_out_before_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), dir.path());
+    let lines = format!("Hi\n{}\nnever\n", "a".repeat(80));
+    let (code, out, err) = chat(&["chat", &m, "--greedy", "--max-new", "3", "--json"], &lines);
+    assert!(code == 2 && err.contains("context 64"), "{code} {err}");
+    let json: Json = serde_json::from_str(&out).unwrap();
+    let turns = json["turns"].as_array().unwrap();
+    assert_eq!((turns.len(), &turns[0]["user"]), (1, &Json::from("Hi")));
+    let messages = json["messages"].as_array().unwrap();
+    assert_eq!(messages[1]["content"], turns[0]["assistant"]);
+    // What was asked last has no answer.
+    assert_eq!((messages.len(), &messages[2]["role"]), (3, &Json::from("user")));
+}
+
+#[test]
 fn a_conversation_that_outgrows_the_context_or_has_no_template_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut files = model();
