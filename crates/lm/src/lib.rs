@@ -78,7 +78,6 @@
 pub mod data;
 pub mod eval;
 pub mod gem;
-pub mod metrics;
 pub mod pretrain;
 pub mod quickstart;
 pub mod sft;
