@@ -107,6 +107,44 @@ pub fn ratio_interval(a: &[f64], b: &[f64], seed: u64) -> Option<Interval> {
     Some(Interval { mean, low: quantile(&ratios, 0.025), high: quantile(&ratios, 0.975) })
 }
 
+/// Wilson's 95 % interval of a share `p` of `n` questions: inside `[0, 1]`, and with a width also where `p` is 0 or 1.
+/// `None` for no question or a share outside `[0, 1]`.
+///
+/// # Equation
+/// `(p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)`, `z = 1.96`.
+///
+/// # Reference
+/// Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22, 1927.
+pub fn wilson(p: f64, n: usize) -> Option<Interval> {
+    if n == 0 || !(0.0..=1.0).contains(&p) {
+        return None;
+    }
+    let (n, z2) = (n as f64, 1.959_963_985_f64.powi(2));
+    let half = (z2 * (p * (1.0 - p) / n + z2 / (4.0 * n * n))).sqrt();
+    let end = |half: f64| (p + z2 / (2.0 * n) + half) / (1.0 + z2 / n);
+    let low = if p > 0.0 { end(-half) } else { 0.0 };
+    let high = if p < 1.0 { end(half) } else { 1.0 };
+    Some(Interval { mean: p, low, high })
+}
+
+/// 95 % interval of the share `sum a / sum b` of counts `0 <= a_i <= b_i` of questions, as of right answers or of
+/// followed instructions: the percentile bootstrap over questions, as in [`ratio_interval`], and [`wilson`] up to nine
+/// questions and where all have the same share, for which the bootstrap has no width. Wilson's counts each question
+/// once, however large its `b_i`: wide enough, for no share of a question varies more than one of 0 or 1 does.
+///
+/// `None` without questions, for lengths that differ, a `b_i` that is not positive, an `a_i` outside `[0, b_i]`.
+pub fn share_interval(a: &[f64], b: &[f64], seed: u64) -> Option<Interval> {
+    let good = a.len() == b.len() && a.iter().zip(b).all(|(a, b)| *b > 0.0 && (0.0..=*b).contains(a));
+    if a.is_empty() || !good {
+        return None;
+    }
+    let first = a[0] / b[0];
+    if a.len() < 10 || a.iter().zip(b).all(|(a, b)| (a / b - first).abs() < 1e-12) {
+        return wilson((a.iter().sum::<f64>() / b.iter().sum::<f64>()).clamp(0.0, 1.0), a.len());
+    }
+    ratio_interval(a, b, seed)
+}
+
 /// Paired bootstrap interval of the mean of `a[i] - b[i]`: the pairs, not the sides, are drawn again.
 ///
 /// `None` also when the lengths differ.
@@ -170,6 +208,28 @@ mod tests {
             (&[1.0, f64::NAN], &[1.0, 1.0]),
         ];
         assert!(pairs.iter().all(|(a, b)| ratio_interval(a, b, 0).is_none()));
+    }
+
+    #[test]
+    fn a_share_has_an_interval_of_some_width_inside_zero_and_one() {
+        // The table of Brown, Cai, DasGupta 2001 and the closed forms at the ends: z^2 / (n + z^2).
+        let z2 = 1.959_963_985_f64.powi(2);
+        let none = wilson(0.0, 20).unwrap();
+        assert!(none.low == 0.0 && (none.high - z2 / (20.0 + z2)).abs() < 1e-12, "{none:?}");
+        let all = wilson(1.0, 20).unwrap();
+        assert!((all.low - 20.0 / (20.0 + z2)).abs() < 1e-12 && (all.high - 1.0).abs() < 1e-12, "{all:?}");
+        let some = wilson(0.3, 10).unwrap();
+        assert!((some.low - 0.107_791).abs() < 1e-6 && (some.high - 0.603_222).abs() < 1e-6, "{some:?}");
+        assert!(wilson(0.5, 0).is_none() && wilson(1.1, 4).is_none() && wilson(f64::NAN, 4).is_none());
+
+        let ones = [1.0; 20];
+        assert_eq!(share_interval(&[0.0; 20], &ones, 1), Some(none));
+        assert_eq!(share_interval(&[1.0, 0.0], &ones[..2], 1), wilson(0.5, 2));
+        assert_eq!(share_interval(&[2.0, 1.0], &[4.0, 1.0], 1), wilson(0.6, 2));
+        let mixed: Vec<f64> = (0..20).map(|i| f64::from(i % 4) / 3.0).collect();
+        assert_eq!(share_interval(&mixed, &ones, 1), ratio_interval(&mixed, &ones, 1));
+        assert!(share_interval(&[], &[], 1).is_none() && share_interval(&[2.0], &[1.0], 1).is_none());
+        assert!(share_interval(&[0.0], &[0.0], 1).is_none() && share_interval(&[0.0], &[], 1).is_none());
     }
 
     #[test]

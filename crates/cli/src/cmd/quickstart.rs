@@ -10,7 +10,7 @@ use std::time::Instant;
 use rhumb_core::{Budget, Manifest, Observer, RunControl, RunFolder, StopReason, Streams};
 use rhumb_lm::quickstart::corpus::{Corpus, Sizes};
 use rhumb_lm::quickstart::study::{
-    BETA, Measures, at_temperature, decoder, fine_tuning, measure, pretraining,
+    BETA, Measures, Shape, at_temperature, decoder, fine_tuning, measure, pretraining,
 };
 use rhumb_lm::sft::{Sft, SftConfig};
 use rhumb_nn::loss::LossKind;
@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     make_way(&out)?;
     let folder = RunFolder::create(&out, false)?;
     let corpus = Corpus::new(args.seed, Sizes::default());
-    let model = decoder(&corpus.words).map_err(|e| Failure::new(Code::Usage, e))?;
+    let model = decoder(&corpus.words, Shape::default()).map_err(|e| Failure::new(Code::Usage, e))?;
     let manifest = Manifest {
         name: NAME.into(),
         config: json!({

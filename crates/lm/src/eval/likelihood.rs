@@ -4,7 +4,7 @@ use rhumb_core::stats::Interval;
 use rhumb_nn::loss::RowStats;
 
 use super::MeasureError;
-use super::sampling::{Mean, share};
+use super::sampling::{Mean, ratio, share};
 
 /// Sums over the scored tokens of one conversation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -60,10 +60,8 @@ impl Likelihood {
     pub fn of(conversations: &[Sums], seed: u64) -> Result<Self, MeasureError> {
         let scored: Vec<&Sums> = conversations.iter().filter(|s| s.tokens > 0.0).collect();
         let tokens: Vec<f64> = scored.iter().map(|s| s.tokens).collect();
-        let mean = |f: fn(&Sums) -> f64| {
-            let parts: Vec<f64> = scored.iter().map(|s| f(s)).collect();
-            share(&parts, &tokens, seed)
-        };
+        let each = |f: fn(&Sums) -> f64| scored.iter().map(|s| f(s)).collect::<Vec<f64>>();
+        let mean = |f: fn(&Sums) -> f64| ratio(&each(f), &tokens, seed);
         let ce = mean(|s| s.ce)?;
         let exp = |i: Interval| Interval { mean: i.mean.exp(), low: i.low.exp(), high: i.high.exp() };
         Ok(Likelihood {
@@ -72,7 +70,7 @@ impl Likelihood {
             perplexity: Mean { value: ce.value.exp(), interval: ce.interval.map(exp) },
             entropy: mean(|s| s.entropy)?,
             surrogate: mean(|s| s.surrogate)?,
-            accuracy: mean(|s| s.right)?,
+            accuracy: share(&each(|s| s.right), &tokens, seed)?,
         })
     }
 }

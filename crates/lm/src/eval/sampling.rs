@@ -1,6 +1,6 @@
 //! What several samples of one question are worth: pass@k, votes and the best of n.
 
-use rhumb_core::stats::{Interval, mean_interval, ratio_interval};
+use rhumb_core::stats::{Interval, mean_interval, ratio_interval, share_interval};
 use serde::Serialize;
 
 use super::MeasureError;
@@ -26,7 +26,7 @@ impl Tally {
 pub struct Mean {
     /// The mean.
     pub value: f64,
-    /// 95 % interval over questions, see [`mean_interval`]; `None` for a single question.
+    /// 95 % interval over questions; see [`mean`] and [`share`].
     pub interval: Option<Interval>,
 }
 
@@ -53,19 +53,18 @@ pub fn pass_at_k(samples: usize, correct: usize, k: usize) -> Result<f64, Measur
 
 /// pass@k, averaged over questions.
 ///
-/// The interval is over questions: Student's t up to nine of them, from ten on the bootstrap with `seed`. It says
-/// nothing about other seeds of training. Where all questions agree (none solved), the bootstrap has width zero and is
-/// too narrow.
+/// The interval is over questions, that of [`share`]. It says nothing about other seeds of training.
 ///
 /// # Errors
 /// [`MeasureError::PassAtK`] of the first question without an estimate; [`MeasureError::Samples`] without questions.
 pub fn mean_pass_at_k(tallies: &[Tally], k: usize, seed: u64) -> Result<Mean, MeasureError> {
     let values: Vec<f64> =
         tallies.iter().map(|t| pass_at_k(t.samples, t.correct, k)).collect::<Result<_, _>>()?;
-    mean(&values, seed)
+    rate(&values, seed)
 }
 
-/// Mean of one value per question, with the interval of [`mean_pass_at_k`].
+/// Mean of one value per question, of any range; the interval is [`mean_interval`]'s: `None` for a single question,
+/// Student's t up to nine, the bootstrap with `seed` from ten on.
 ///
 /// # Errors
 /// [`MeasureError::Samples`] without values.
@@ -77,18 +76,40 @@ pub fn mean(values: &[f64], seed: u64) -> Result<Mean, MeasureError> {
     Ok(Mean { value, interval: mean_interval(values, seed) })
 }
 
-/// The share that `parts` have of `wholes`, as of followed instructions or of tokens, where every pair is of one
-/// question or conversation; the interval is over these, see [`ratio_interval`].
+/// Mean of one value in `[0, 1]` per question, such as 1 for a right answer: a [`share`] of ones.
+///
+/// # Errors
+/// As for [`share`].
+pub fn rate(values: &[f64], seed: u64) -> Result<Mean, MeasureError> {
+    share(values, &vec![1.0; values.len()], seed)
+}
+
+/// The share that the counts `parts` have of `wholes`, as of followed instructions, where every pair is of one question;
+/// the interval is over these and inside `[0, 1]`, see [`share_interval`].
 ///
 /// # Errors
 /// [`MeasureError::Samples`] without pairs, for lengths that differ, and where the wholes add up to nothing.
 pub fn share(parts: &[f64], wholes: &[f64], seed: u64) -> Result<Mean, MeasureError> {
+    let value = quotient(parts, wholes)?;
+    Ok(Mean { value, interval: share_interval(parts, wholes, seed) })
+}
+
+/// `sum parts / sum wholes`, as of errors and tokens, where every pair is of one question or conversation; the interval
+/// is over these, see [`ratio_interval`]. For counts that are a part of the others, take [`share`].
+///
+/// # Errors
+/// As for [`share`].
+pub fn ratio(parts: &[f64], wholes: &[f64], seed: u64) -> Result<Mean, MeasureError> {
+    let value = quotient(parts, wholes)?;
+    Ok(Mean { value, interval: ratio_interval(parts, wholes, seed) })
+}
+
+fn quotient(parts: &[f64], wholes: &[f64]) -> Result<f64, MeasureError> {
     let whole: f64 = wholes.iter().sum();
     if parts.len() != wholes.len() || whole <= 0.0 {
-        return Err(MeasureError::Samples { measure: "a share over questions", needed: 1, given: 0 });
+        return Err(MeasureError::Samples { measure: "a mean over questions", needed: 1, given: 0 });
     }
-    let value = parts.iter().sum::<f64>() / whole;
-    Ok(Mean { value, interval: ratio_interval(parts, wholes, seed) })
+    Ok(parts.iter().sum::<f64>() / whole)
 }
 
 /// The answer that most samples gave.
@@ -150,7 +171,7 @@ pub fn best_of<T>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use rhumb_core::stats::bootstrap_mean;
+    use rhumb_core::stats::{bootstrap_mean, wilson};
 
     use super::*;
 
@@ -191,14 +212,19 @@ mod tests {
         let t = |correct| Tally { samples: 4, correct };
         let few = mean_pass_at_k(&[t(0), t(2), t(4)], 1, 7).unwrap();
         assert!((few.value - 0.5).abs() < 1e-15);
+        assert_eq!(few.interval, wilson(0.5, 3));
         // sd = 1/2, t = 4.303 for two degrees of freedom.
         let half = 4.303 * 0.5 / 3f64.sqrt();
+        let few = mean(&[0.0, 0.5, 1.0], 7).unwrap();
         assert!((few.interval.unwrap().high - few.value - half).abs() < 1e-9);
+        // None solved.
+        assert_eq!(mean_pass_at_k(&[t(0); 40], 1, 7).unwrap().interval, wilson(0.0, 40));
         let tallies: Vec<Tally> = (0..20).map(|i| t(i % 5)).collect();
         let many = mean_pass_at_k(&tallies, 1, 7).unwrap();
         let values: Vec<f64> = (0..20).map(|i| (i % 5) as f64 / 4.0).collect();
-        assert_eq!(many.interval, bootstrap_mean(&values, 10_000, 0.95, 7));
-        assert_eq!(mean_pass_at_k(&[t(1)], 1, 7).unwrap().interval, None);
+        let (got, want) = (many.interval.unwrap(), bootstrap_mean(&values, 10_000, 0.95, 7).unwrap());
+        assert!((got.low - want.low).abs() < 1e-12 && (got.high - want.high).abs() < 1e-12, "{got:?} {want:?}");
+        assert_eq!(mean(&[0.5], 7).unwrap().interval, None);
         assert!(mean_pass_at_k(&[], 1, 7).unwrap_err().to_string().contains("at least 1"));
         assert!(mean_pass_at_k(&[t(1), Tally { samples: 2, correct: 1 }], 3, 7).is_err());
     }

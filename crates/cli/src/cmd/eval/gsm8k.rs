@@ -116,17 +116,17 @@ type Answers = [Vec<Answer<Judgement>>];
 
 /// The mean over problems of a number of each.
 fn over(answers: &Answers, seed: u64, f: impl Fn(&[Answer<Judgement>]) -> f64) -> Result<Mean, Failure> {
-    Ok(sampling::mean(&answers.iter().map(|a| f(a)).collect::<Vec<_>>(), seed)?)
+    Ok(sampling::rate(&answers.iter().map(|a| f(a)).collect::<Vec<_>>(), seed)?)
 }
 
-fn rate(yes: bool) -> f64 {
+fn one(yes: bool) -> f64 {
     f64::from(u8::from(yes))
 }
 
 /// Measures of one answer to each problem.
 fn alone(told: &mut Told, answers: &Answers, seed: u64) -> Result<(), Failure> {
-    told.measure("accuracy", over(answers, seed, |a| rate(a.iter().all(|a| a.verdict.right)))?)
-        .measure("strict accuracy", over(answers, seed, |a| rate(a.iter().all(|a| a.verdict.strict)))?)
+    told.measure("accuracy", over(answers, seed, |a| one(a.iter().all(|a| a.verdict.right)))?)
+        .measure("strict accuracy", over(answers, seed, |a| one(a.iter().all(|a| a.verdict.strict)))?)
         .remark(
             "Strict: by the number after \"the answer is\" alone, rounded to an integer, as published scores of GEM compare.",
         );
@@ -142,12 +142,12 @@ fn several(told: &mut Told, answers: &Answers, ks: &[usize], args: &Args) -> Res
         told.measure(format!("pass@{k}"), mean_pass_at_k(&tallies, k, seed)?);
     }
     for &k in ks.iter().filter(|k| **k > 1) {
-        told.measure(format!("majority@{k}"), over(answers, seed, |a| rate(voted(&a[..k])))?);
+        told.measure(format!("majority@{k}"), over(answers, seed, |a| one(voted(&a[..k])))?);
     }
     for &k in ks.iter().filter(|k| **k > 1) {
         told.measure(
             format!("best@{k} oracle"),
-            over(answers, seed, |a| rate(right(&a[..k]).contains(&true)))?,
+            over(answers, seed, |a| one(right(&a[..k]).contains(&true)))?,
         );
         told.measure(format!("best@{k} logprob"), best(answers, k, seed, |a| a.logprob)?);
         if args.scorer.is_some() {
@@ -176,10 +176,10 @@ fn best(
 ) -> Result<Mean, Failure> {
     let chosen = |a: &Vec<Answer<Judgement>>| {
         let (i, _) = best_of(a, k, |a| score(a).unwrap_or(f64::MIN))?;
-        Ok(rate(a[i].verdict.right))
+        Ok(one(a[i].verdict.right))
     };
     let values: Vec<f64> = answers.iter().map(chosen).collect::<Result<_, Failure>>()?;
-    Ok(sampling::mean(&values, seed)?)
+    Ok(sampling::rate(&values, seed)?)
 }
 
 /// How many answers hold no number at all.

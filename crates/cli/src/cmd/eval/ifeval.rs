@@ -134,7 +134,7 @@ fn measures(
             }
         }
         if !whole.is_empty() {
-            told.measure(format!("prompt {name}"), sampling::mean(&whole, seed)?);
+            told.measure(format!("prompt {name}"), sampling::rate(&whole, seed)?);
         }
         if !counts.is_empty() {
             told.measure(format!("instruction {name}"), share(&parts, &counts, seed)?);

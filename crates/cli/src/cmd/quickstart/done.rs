@@ -53,7 +53,7 @@ impl Done {
 
     fn diversity(&self) -> Table {
         let mut t =
-            Table::new(["answers", "CE", "entropy", "right", "pass@1", "pass@4", "pass@16", "coverage"]);
+            Table::new(["answers", "CE", "entropy", "right", "pass@1", "pass@4", "pass@16", "pass@64", "coverage"]);
         t.row(row("before fine-tuning", &self.start));
         for a in &self.arms {
             t.row(row(&a.name, &a.measures));
@@ -125,7 +125,7 @@ impl Done {
     pub(super) fn json(&self, out: &Path) -> serde_json::Value {
         let measures = |m: &Measures| {
             json!({ "ce": m.ce, "entropy": m.entropy, "right": m.right, "pass@1": m.pass[0], "pass@4": m.pass[1],
-                    "pass@16": m.pass[2], "coverage": m.coverage })
+                    "pass@16": m.pass[2], "pass@64": m.pass[3], "coverage": m.coverage })
         };
         let arms: Vec<_> = self
             .arms

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rhumb_lm::gem::control_temperature;
 use rhumb_lm::quickstart::corpus::{Corpus, Sizes};
-use rhumb_lm::quickstart::study::{Measures, at_temperature, decoder, measure, pretraining};
+use rhumb_lm::quickstart::study::{Measures, Shape, at_temperature, decoder, measure, pretraining};
 use rhumb_lm::sft::Sft;
 use rhumb_nn::model::{Decoder, init};
 use schemars::JsonSchema;
@@ -31,25 +31,31 @@ pub(crate) struct BuiltIn {
     pub(crate) steps: u64,
     /// Its largest learning rate.
     pub(crate) lr: f64,
+    /// Layers of the decoder.
+    pub(crate) layers: usize,
+    /// Its width; it has four heads, each a quarter of it.
+    pub(crate) width: usize,
 }
 
 impl Default for BuiltIn {
     fn default() -> Self {
-        let sizes = Sizes::default();
+        let (sizes, shape) = (Sizes::default(), Shape::default());
         BuiltIn {
             documents: sizes.pretrain,
             fine_tune: sizes.fine_tune,
             held_out: sizes.held_out,
             steps: 500,
             lr: 3e-3,
+            layers: shape.layers,
+            width: shape.width,
         }
     }
 }
 
-const NAMES: &[&str] = &["ce", "entropy", "right", "pass@1", "pass@4", "pass@16", "coverage"];
+const NAMES: &[&str] = &["ce", "entropy", "right", "pass@1", "pass@4", "pass@16", "pass@64", "coverage"];
 
 fn values(m: &Measures) -> Vec<f64> {
-    vec![m.ce, m.entropy, m.right, m.pass[0], m.pass[1], m.pass[2], m.coverage]
+    [&[m.ce, m.entropy, m.right], &m.pass[..], &[m.coverage]].concat()
 }
 
 pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, Failure> {
@@ -61,7 +67,9 @@ pub(super) fn run(s: &StudySettings, ctx: &mut Context<'_>) -> Result<Measured, 
             "algorithm.built_in: documents, fine_tune and held_out have to be above 0",
         ));
     }
-    let model = decoder(&corpus.words).map_err(|e| Failure::new(Code::Usage, e))?;
+    let shape = Shape { layers: b.layers, width: b.width };
+    let model = decoder(&corpus.words, shape)
+        .map_err(|e| Failure::new(Code::Usage, e).context("algorithm.built_in"))?;
     let measured =
         |params: &[f32]| measure(&model, params, &corpus).map_err(|e| Failure::new(Code::Numerical, e));
     let base = pretrain(b, ctx, &corpus, &model)?;

@@ -1,7 +1,7 @@
 use rhumb_linalg::rng::Rng;
 
 use super::*;
-use crate::loss::{LOSSES, LogitLoss, row_losses, score_rows};
+use crate::loss::{LOSSES, LogitLoss, RowState, row_losses, score_rows};
 use crate::op::Data;
 use crate::tape::Pool;
 
@@ -111,6 +111,47 @@ fn the_fused_head_agrees_with_scores_that_are_written_out() {
         close(&fused.dh, &dh);
         let tokens = score_rows(kind, &h, &w, WIDTH, &y).unwrap();
         close(&[tokens.iter().map(|t| t.stats.loss).sum::<f64>()], &[report.loss]);
+    }
+}
+
+/// The head over ranks that hold the columns between neighbours of `cuts` each: of every row they exchange the score of
+/// the label and a [`RowState`], and of the gradient of `h` a sum.
+fn over_ranks(kind: LossKind, h: &[f64], w: &[f64], y: &[u32], weight: f64, cuts: &[usize]) -> (f64, Out<f64>) {
+    let ranks: Vec<_> = cuts.windows(2).map(|c| c[0]..c[1]).collect();
+    let (mut dh, mut dw) = (vec![0.0; h.len()], vec![0.0; w.len()]);
+    let mut loss = 0.0;
+    for (i, &label) in y.iter().enumerate().filter(|(_, y)| **y != IGNORE) {
+        let (label, h) = (label as usize, &h[i * WIDTH..][..WIDTH]);
+        let score = |v: usize| (0..WIDTH).map(|k| h[k] * w[v * WIDTH + k]).sum::<f64>();
+        let mut pieces: Vec<Vec<f64>> = ranks.iter().map(|r| r.clone().map(score).collect()).collect();
+        let zy = score(label);
+        let states = pieces.iter().map(|z| RowState::scan(kind, z, zy));
+        let state = states.reduce(RowState::merge).unwrap();
+        loss += weight * state.finish(zy).loss;
+        for (piece, own) in pieces.iter_mut().zip(&ranks) {
+            state.gradient(piece, own.contains(&label).then(|| label - own.start), zy, weight);
+            for (v, g) in own.clone().zip(piece.iter()) {
+                for k in 0..WIDTH {
+                    dh[i * WIDTH + k] += g * w[v * WIDTH + k];
+                    dw[v * WIDTH + k] += g * h[k];
+                }
+            }
+        }
+    }
+    (loss, Out { report: LossReport::default(), dh, dw })
+}
+
+#[test]
+fn two_and_three_ranks_of_the_vocabulary_give_the_head_of_one() {
+    let (h, w, y) = (random(1, ROWS * WIDTH), random(2, VOCAB * WIDTH), labels());
+    for kind in kinds() {
+        let one = eval(&LmHead::new(ROWS, WIDTH, VOCAB, kind), &h, &w, &y, 0.1).unwrap();
+        for cuts in [&[0, 20, VOCAB][..], &[0, 11, 30, VOCAB]] {
+            let (loss, ranks) = over_ranks(kind, &h, &w, &y, 0.1, cuts);
+            close(&[loss], &[one.report.loss]);
+            close(&ranks.dh, &one.dh);
+            close(&ranks.dw, &one.dw);
+        }
     }
 }
 

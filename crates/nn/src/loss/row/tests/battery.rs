@@ -230,6 +230,26 @@ fn a_label_on_a_masked_column_has_no_finite_loss_and_no_gradient() {
 }
 
 #[test]
+fn scores_stored_in_bf16_have_the_loss_of_the_rounded_scores() {
+    for (seed, n, scale) in ROWS {
+        let exact = scores(seed, n, scale);
+        let stored: Vec<half::bf16> = exact.iter().map(|z| half::bf16::from_f64(*z)).collect();
+        let rounded: Vec<f64> = stored.iter().map(|z| z.to_f64()).collect();
+        for kind in kinds() {
+            let mut g: Vec<f32> = stored.iter().map(|z| z.to_f32()).collect();
+            let got = row(kind, &mut g, 3, Some(1.0));
+            let want = stats(kind, &rounded, 3);
+            close(kind.name(), got.loss, want.loss, 1e-6, 1e-6);
+            close(kind.name(), got.entropy, want.entropy, 1e-6, 1e-6);
+            for (g, want) in g.iter().zip(gradient(kind, &rounded, 3)) {
+                close(kind.name(), f64::from(*g), want, 0.0, 1e-6);
+            }
+            assert!((stats(kind, &exact, 3).ce - want.ce).abs() > 1e-5, "rounding has to be seen");
+        }
+    }
+}
+
+#[test]
 fn hot_scores_stay_finite_in_both_precisions() {
     let z = scores(4, 16, 5000.0);
     for kind in kinds() {
