@@ -4,8 +4,82 @@ use std::fs;
 use std::path::Path;
 
 use rhumb_nn::io::adapter::AdapterFiles;
-use rhumb_nn::model::{Decoder, DecoderConfig, LoraConfig, init};
+use rhumb_nn::io::model_dir::ModelFiles;
+use rhumb_nn::model::{Decoder, DecoderConfig, LoraConfig, Session, init, load};
 use serde_json::{Value, json};
+
+/// The scores after every prefix.
+fn scores(d: &Decoder, params: &[f32], frozen: &[f32], ids: &[u32]) -> Vec<f32> {
+    let mut session = Session::new(d, params, frozen, ids.len());
+    ids.iter().flat_map(|id| session.push(&[*id]).unwrap()).collect()
+}
+
+fn worst(got: &[f32], want: &Value) -> f64 {
+    let want: Vec<f64> = serde_json::from_value(want.clone()).unwrap();
+    assert_eq!(got.len(), want.len());
+    got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn what_peft_wrote_gives_its_scores_beside_the_model_and_merged_into_it() {
+    for family in ["llama", "gpt2"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/adapter").join(family);
+        let expected: Value = serde_json::from_slice(&fs::read(dir.join("scores.json")).unwrap()).unwrap();
+        let ids: Vec<u32> = serde_json::from_value(expected["ids"].clone()).unwrap();
+        let files = ModelFiles::open(&dir.join("model")).unwrap();
+        let plain = Decoder::new(DecoderConfig::from_json(&files.config).unwrap()).unwrap();
+        let base: Vec<f32> = load(&plain, &files.tensors).unwrap();
+        let alone = scores(&plain, &base, &[], &ids);
+        assert!(worst(&alone, &expected["alone"]) < 1e-5, "{family}");
+
+        let folder = dir.join("adapter");
+        let read = AdapterFiles::load(&folder).unwrap();
+        let adapted = Decoder::with_lora(plain.config().clone(), &read.lora).unwrap();
+        let params = read.params(&folder, &adapted).unwrap();
+        let beside = scores(&adapted, &params, &base, &ids);
+        let merged = scores(&plain, &adapted.merge(&base, &params), &[], &ids);
+        for got in [&beside, &merged] {
+            let worst = worst(got, &expected["adapted"]);
+            assert!(worst < 1e-5, "{family}: {worst}");
+        }
+        assert!(worst(&alone, &expected["adapted"]) > 0.1, "{family}: the adapter moves nothing");
+
+        // Written again, the folder has the tensors and the settings of the package.
+        let tmp = tempfile::tempdir().unwrap();
+        AdapterFiles::of(&adapted, &read.lora, "base", &params)
+            .save(tmp.path(), plain.config().family)
+            .unwrap();
+        let again = AdapterFiles::load(tmp.path()).unwrap();
+        assert_eq!(again.tensors.len(), read.tensors.len());
+        for (name, t) in &read.tensors {
+            assert_eq!(
+                (&again.tensors[name.as_str()].shape, &again.tensors[name.as_str()].data),
+                (&t.shape, &t.data)
+            );
+        }
+        let config = |dir: &Path| -> Value {
+            serde_json::from_slice(&fs::read(dir.join("adapter_config.json")).unwrap()).unwrap()
+        };
+        let (ours, theirs) = (config(tmp.path()), config(&folder));
+        let mut keys = 0;
+        for (key, value) in ours.as_object().unwrap() {
+            // Named by the user; a scale by the root of the rank is written as another alpha.
+            if ["base_model_name_or_path", "lora_alpha", "use_rslora"].contains(&key.as_str()) {
+                continue;
+            }
+            let sorted = |v: &Value| {
+                let mut v = v.clone();
+                if let Some(list) = v.as_array_mut() {
+                    list.sort_by_key(Value::to_string);
+                }
+                v
+            };
+            assert_eq!(sorted(value), sorted(&theirs[key]), "{family}: {key}");
+            keys += 1;
+        }
+        assert!(keys >= 10, "{keys}");
+    }
+}
 
 fn config(family: &str) -> DecoderConfig {
     let llama = json!({
