@@ -1,8 +1,15 @@
 //! Exit codes, and the error that carries one.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
 
+use flate2::read::MultiGzDecoder;
 use rhumb_core::{ObserveError, RunError};
+
+/// Bytes that are read at once.
+const BUFFER: usize = 1 << 16;
 
 /// How the program ends, besides with success.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,33 +83,42 @@ impl From<ObserveError> for Failure {
 }
 
 /// Reads a text file that the user named.
-pub(crate) fn read_text(path: &std::path::Path) -> Result<String, Failure> {
+pub(crate) fn read_text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|e| {
         let (code, advice) = match e.kind() {
-            std::io::ErrorKind::NotFound => (Code::Missing, "check the path"),
-            std::io::ErrorKind::InvalidData => (Code::Usage, "convert it to UTF-8"),
+            io::ErrorKind::NotFound => (Code::Missing, "check the path"),
+            io::ErrorKind::InvalidData => (Code::Usage, "convert it to UTF-8"),
             _ => (Code::Usage, "check the path"),
         };
         Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; {advice}", path.display()))
     })
 }
 
-/// Reads a text file that the user named, which may be packed by gzip.
-pub(crate) fn read_packed(path: &std::path::Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
+/// Opens a file that the user named; one packed by gzip, told by its first bytes, is unpacked as it is read.
+pub(crate) fn open_packed(path: &Path) -> Result<Box<dyn BufRead>, Failure> {
+    let wrong = |e: io::Error| {
+        let code = if e.kind() == io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
         Failure::new(code, anyhow::anyhow!("cannot read {}: {e}; check the path", path.display()))
-    })?;
-    let text = if bytes.starts_with(&[0x1f, 0x8b]) {
-        std::io::read_to_string(flate2::read::MultiGzDecoder::new(&bytes[..])).map_err(|e| e.to_string())
-    } else {
-        String::from_utf8(bytes).map_err(|e| format!("{e}; convert it to UTF-8"))
     };
-    text.map_err(|e| Failure::usage(format!("cannot read {}: {e}", path.display())))
+    let mut file = BufReader::with_capacity(BUFFER, File::open(path).map_err(wrong)?);
+    let packed = file.fill_buf().map_err(wrong)?.starts_with(&[0x1f, 0x8b]);
+    Ok(if packed {
+        Box::new(BufReader::with_capacity(BUFFER, MultiGzDecoder::new(file)))
+    } else {
+        Box::new(file)
+    })
+}
+
+/// Reads a text file that the user named, which may be packed by gzip.
+pub(crate) fn read_packed(path: &Path) -> Result<String, Failure> {
+    let wrong = |e: String| Failure::usage(format!("cannot read {}: {e}", path.display()));
+    let mut bytes = Vec::new();
+    open_packed(path)?.read_to_end(&mut bytes).map_err(|e| wrong(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| wrong(format!("{e}; convert it to UTF-8")))
 }
 
 /// Writes a file that the user named, making its folder.
-pub(crate) fn write_file(path: &std::path::Path, bytes: &[u8]) -> Result<(), Failure> {
+pub(crate) fn write_file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
     folder
         .map_or(Ok(()), std::fs::create_dir_all)

@@ -1,7 +1,5 @@
-//! Conversations from files: JSON lines, or Parquet by the ending of the name.
+//! Conversations from files: JSON lines, also packed by gzip, or Parquet by the ending of the name.
 
-use std::fs::File;
-use std::io::BufReader;
 use std::path::Path;
 
 use clap::ValueEnum;
@@ -10,7 +8,7 @@ use rhumb_nn::io::parquet::ParquetRows;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::exit::{Code, Failure};
+use crate::exit::{Failure, open_packed};
 use crate::lm::from_io;
 
 /// How rows are read.
@@ -58,11 +56,7 @@ pub(crate) fn open(path: &Path, format: Format) -> Result<Conversations, Failure
         let table = table.select(&KEYS).map_err(from_io)?;
         return Ok(Box::new(Records::new(table, name, format)));
     }
-    let file = File::open(path).map_err(|e| {
-        let code = if e.kind() == std::io::ErrorKind::NotFound { Code::Missing } else { Code::Usage };
-        Failure::new(code, anyhow::anyhow!("cannot read {name}: {e}; check the path"))
-    })?;
-    Ok(Box::new(Rows::new(BufReader::with_capacity(1 << 16, file), name).with_format(format)))
+    Ok(Box::new(Rows::new(open_packed(path)?, name).with_format(format)))
 }
 
 /// What a file of this name counts.

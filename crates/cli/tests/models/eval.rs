@@ -117,7 +117,7 @@ fn problems_are_answered_greedily_by_default_and_judged() {
 }
 
 /// The random model with room for prompts of the real measures.
-fn large(dir: &Path) -> String {
+pub(crate) fn large(dir: &Path) -> String {
     let mut files = model();
     files.config["max_position_embeddings"] = 512.into();
     save(&files, &dir.join("large"))

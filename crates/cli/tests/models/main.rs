@@ -12,6 +12,7 @@ mod kill;
 mod limits;
 mod numbers;
 mod optimizers;
+mod packed;
 mod pretrain;
 mod real;
 mod refusals;

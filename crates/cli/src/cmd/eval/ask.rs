@@ -181,7 +181,17 @@ pub(super) fn kept(out: &Path) -> usize {
     std::fs::read(out.join(SAMPLES)).map_or(0, whole)
 }
 
-impl Asker<'_> {
+impl<'a> Asker<'a> {
+    /// Nothing scores the answers.
+    pub(super) fn new(
+        lm: &'a LanguageModel,
+        draws: &'a Draws,
+        stop: &'a [String],
+        prompts: &'a [Prompt],
+    ) -> Self {
+        Asker { lm, draws, stop, prompts, own: false, scorer: None }
+    }
+
     /// Asks every question that the folder of the run has no answers to. Returns the answers to all of them.
     pub(super) fn ask<J: Judge>(
         &self,

@@ -12,25 +12,25 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use self::embed::Embedder;
-use super::ask::{Answer, Asker, Judge, Prompt, Sampled, kept, prompts};
-use super::gsm8k::settings;
-use super::options::{Place, Sampling};
+use super::ask::{Answer, Asker, Judge, Prompt, prompts};
+use super::options::{Limit, Place, Sampling};
 use super::read::rows;
 use super::run::Start;
 use super::told::{Told, size};
-use crate::exit::{Failure, read_text};
+use crate::exit::{Failure, read_packed};
 use crate::output::{Global, Output};
 use crate::table::{Table, number};
 
 /// Arguments of `eval diversity`.
 #[derive(Debug, clap::Args, Serialize)]
+#[command(mut_arg("limit", |a| a.help("Only the first K prompts")))]
 pub(super) struct Args {
     /// A prompt a line, or JSON lines or Parquet with a field prompt, by the ending of the name.
     #[arg(long, value_name = "FILE")]
     prompts: PathBuf,
-    /// Only the first K prompts.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    limit: Option<u32>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    limit: Limit,
     /// Folder of a sentence encoder (BERT, such as all-MiniLM-L6-v2) for the diversity of embeddings.
     #[arg(long, value_name = "DIR")]
     encoder: Option<PathBuf>,
@@ -69,18 +69,9 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     let mut start = Start::new("diversity", &args.place, global)?;
     let lm = start.open(model)?;
     let prompts = prompts(&lm, &args.sampling, &texts)?;
-    let done = start.records().min(kept(&start.out)).min(texts.len());
     let files = [("data", Some(args.prompts.as_path())), ("encoder", args.encoder.as_deref())];
-    let seed = args.sampling.seed;
-    let mut run = start.begin(&settings(args, &draws)?, seed, model, &files, done, texts.len())?;
-    let asker = Asker {
-        lm: &lm,
-        draws: &draws,
-        stop: &args.sampling.stop,
-        prompts: &prompts,
-        own: false,
-        scorer: None,
-    };
+    let mut run = start.ask(args, &draws, model, &files, &prompts)?;
+    let asker = Asker::new(&lm, &draws, &args.sampling.stop, &prompts);
     let answers = asker.ask(&mut run, &mut Unjudged)?;
     let about = format!(
         "{} on {}: {}; {}",
@@ -91,28 +82,29 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     );
     let mut told = Told::new("Diversity", about);
     measures(&mut told, args, &prompts, &answers, encoder.as_ref())?;
-    told.put("questions", answers.len().into())
-        .put("n", draws.n.into())
-        .put("encoder", json!(encoder.map(|e| e.name)))
+    told.put("encoder", json!(encoder.map(|e| e.name)))
         .put("with_prompt", args.with_prompt.into())
-        .sampled(&Sampled::of(&answers));
+        .asked(&answers, &draws);
     run.finish(&told)
 }
 
 fn read(args: &Args) -> Result<Vec<String>, Failure> {
-    let limit = args.limit.map(|k| k as usize);
     let path = &args.prompts;
-    let ending = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    if ["jsonl", "json", "parquet"].contains(&ending.as_str()) {
-        return rows(path, limit, |row| match row.get("prompt") {
+    let ending = |p: &Path| p.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let kind = match ending(path).as_str() {
+        "gz" => ending(&path.with_extension("")),
+        other => other.to_owned(),
+    };
+    if ["jsonl", "json", "parquet"].contains(&kind.as_str()) {
+        return rows(path, &args.limit, |row| match row.get("prompt") {
             Some(Value::String(text)) if !text.trim().is_empty() => Ok(text.clone()),
             Some(_) => Err("the field prompt is empty or no text"),
             None => Err("the field prompt is missing"),
         });
     }
-    let text = read_text(path)?;
+    let text = read_packed(path)?;
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned);
-    let prompts: Vec<String> = lines.take(limit.unwrap_or(usize::MAX)).collect();
+    let prompts: Vec<String> = lines.take(args.limit.rows()).collect();
     if prompts.is_empty() {
         return Err(Failure::usage(format!("{} is empty: it has no line to evaluate on", path.display())));
     }

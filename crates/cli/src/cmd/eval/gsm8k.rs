@@ -6,26 +6,26 @@ use rhumb_core::Record;
 use rhumb_lm::eval::gsm8k::{Judgement, Problem};
 use rhumb_lm::eval::sampling::{self, Mean, Tally, best_of, majority, mean_pass_at_k};
 use serde::Serialize;
-use serde_json::{Value, json};
 
-use super::ask::{Answer, Asker, Judge, Sampled, Scorer, kept, prompts};
-use super::options::{Draws, Passes, Place, Sampling};
+use super::ask::{Answer, Asker, Judge, Scorer, prompts};
+use super::options::{Data, Passes, Place, Sampling};
 use super::read::rows;
 use super::run::Start;
 use super::told::{Told, size};
-use crate::exit::{Code, Failure};
+use crate::exit::Failure;
 use crate::lm::LanguageModel;
 use crate::output::{Global, Output};
 
 /// Arguments of `eval gsm8k`.
 #[derive(Debug, clap::Args, Serialize)]
+#[command(
+    mut_arg("data", |a| a.help("JSON lines, or Parquet by the ending, with question and answer; the number follows ####")),
+    mut_arg("limit", |a| a.help("Only the first K problems"))
+)]
 pub(super) struct Args {
-    /// JSON lines, or Parquet by the ending, with question and answer; the number follows ####.
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
-    /// Only the first K problems.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    limit: Option<u32>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    file: Data,
     #[command(flatten)]
     #[serde(flatten)]
     passes: Passes,
@@ -61,30 +61,23 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     if args.scorer.is_some() && draws.n == 1 {
         return Err(Failure::usage("--scorer chooses among several answers: give -n above 1"));
     }
-    let problems = rows(&args.data, args.limit.map(|k| k as usize), |v| Problem::from_row(&v))?;
+    let problems = rows(&args.file.data, &args.file.limit, |v| Problem::from_row(&v))?;
     let mut start = Start::new("gsm8k", &args.place, global)?;
     let lm = start.open(model)?;
     let questions: Vec<String> = problems.iter().map(Problem::prompt).collect();
     let prompts_ = prompts(&lm, &args.sampling, &questions)?;
     let scorer = args.scorer.as_deref().map(|path| scorer(path, args, &questions)).transpose()?;
-    let done = start.records().min(kept(&start.out)).min(problems.len());
-    let files = [("data", Some(args.data.as_path())), ("scorer", args.scorer.as_deref())];
-    let settings = settings(args, &draws)?;
-    let mut run = start.begin(&settings, args.sampling.seed, model, &files, done, problems.len())?;
-    let asker = Asker {
-        lm: &lm,
-        draws: &draws,
-        stop: &args.sampling.stop,
-        prompts: &prompts_,
-        own: draws.n > 1,
-        scorer: scorer.as_ref(),
-    };
+    let files = [("data", Some(args.file.data.as_path())), ("scorer", args.scorer.as_deref())];
+    let mut run = start.ask(args, &draws, model, &files, &prompts_)?;
+    let own = draws.n > 1;
+    let plain = Asker::new(&lm, &draws, &args.sampling.stop, &prompts_);
+    let asker = Asker { own, scorer: scorer.as_ref(), ..plain };
     let mut judge = Numbers(problems);
     let answers = asker.ask(&mut run, &mut judge)?;
     let about = format!(
         "{} on {}: {}; {}",
         lm.path.display(),
-        args.data.display(),
+        args.file.data.display(),
         size(answers.len(), draws.n),
         draws.told()
     );
@@ -95,15 +88,8 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
         several(&mut told, &answers, &ks, args)?;
     }
     unread(&mut told, &answers);
-    told.put("questions", answers.len().into()).put("n", draws.n.into()).sampled(&Sampled::of(&answers));
+    told.asked(&answers, &draws);
     run.finish(&told)
-}
-
-/// The settings with every default filled in.
-pub(super) fn settings(args: &impl Serialize, draws: &Draws) -> Result<Value, Failure> {
-    let mut settings = serde_json::to_value(args).map_err(|e| Failure::new(Code::Usage, e))?;
-    settings["draws"] = json!(draws);
-    Ok(settings)
 }
 
 fn scorer(path: &Path, args: &Args, questions: &[String]) -> Result<Scorer, Failure> {

@@ -1,6 +1,6 @@
 //! `rhumb eval MODEL humaneval`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rhumb_core::Record;
 use rhumb_lm::eval::code::{self, Problem, STOPS, Verdict};
@@ -8,9 +8,8 @@ use rhumb_lm::eval::sampling::{Tally, mean_pass_at_k};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::ask::{Answer, Asker, Judge, Sampled, kept, prompts};
-use super::gsm8k::settings;
-use super::options::{Passes, Place, Sampling};
+use super::ask::{Answer, Asker, Judge, prompts};
+use super::options::{Data, Passes, Place, Sampling};
 use super::run::Start;
 use super::told::{Told, size};
 use crate::cmd::judge::{SandboxArgs, verdict_counts, verdict_table};
@@ -20,13 +19,14 @@ use crate::sandbox::{Ran, Sandbox};
 
 /// Arguments of `eval humaneval`.
 #[derive(Debug, clap::Args, Serialize)]
+#[command(
+    mut_arg("data", |a| a.help("Problems, JSON lines as of HumanEval, also packed (`.gz`)")),
+    mut_arg("limit", |a| a.help("Only the first K problems"))
+)]
 pub(super) struct Args {
-    /// Problems, JSON lines as of HumanEval, also packed (`.gz`).
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
-    /// Only the first K problems.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    limit: Option<u32>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    file: Data,
     #[command(flatten)]
     passes: Passes,
     #[command(flatten)]
@@ -80,9 +80,9 @@ fn passed(judged: &Judged) -> bool {
 pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, Failure> {
     let draws = args.sampling.draws(1, 512)?;
     let ks = args.passes.of(draws.n)?;
-    let data = args.data.display().to_string();
-    let mut problems = code::problems(&read_packed(&args.data)?, &data)?;
-    problems.truncate(args.limit.map_or(usize::MAX, |k| k as usize));
+    let data = args.file.data.display().to_string();
+    let mut problems = code::problems(&read_packed(&args.file.data)?, &data)?;
+    problems.truncate(args.file.limit.rows());
     let mut start = Start::new("humaneval", &args.place, global)?;
     let sandbox = args.execution.open()?;
     let lm = start.open(model)?;
@@ -90,13 +90,11 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     let ask = |p: &Problem| if plain { p.prompt.clone() } else { p.request() };
     let questions: Vec<String> = problems.iter().map(ask).collect();
     let prompts = prompts(&lm, &args.sampling, &questions)?;
-    let done = start.records().min(kept(&start.out)).min(problems.len());
-    let files = [("data", Some(args.data.as_path()))];
-    let settings = settings(args, &draws)?;
-    let mut run = start.begin(&settings, args.sampling.seed, model, &files, done, problems.len())?;
+    let files = [("data", Some(args.file.data.as_path()))];
+    let mut run = start.ask(args, &draws, model, &files, &prompts)?;
     let mut stop = args.sampling.stop.clone();
     stop.extend(STOPS.iter().filter(|_| plain).map(|s| (*s).to_owned()));
-    let asker = Asker { lm: &lm, draws: &draws, stop: &stop, prompts: &prompts, own: false, scorer: None };
+    let asker = Asker::new(&lm, &draws, &stop, &prompts);
     let mut judge = Programs { problems, sandbox, plain };
     let answers = asker.ask(&mut run, &mut judge)?;
     let about = format!(
@@ -110,7 +108,7 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     let mut told = Told::new("HumanEval", about);
     measures(&mut told, &answers, &ks, args.sampling.seed)?;
     told.put("sandbox", judge.sandbox.json());
-    told.put("questions", answers.len().into()).put("n", draws.n.into()).sampled(&Sampled::of(&answers));
+    told.asked(&answers, &draws);
     run.finish(&told)
 }
 

@@ -7,9 +7,8 @@ use rhumb_lm::eval::instruct::{Accuracy, Prompt, generate, loose, strict};
 use rhumb_lm::eval::sampling::{self, share};
 use serde::{Deserialize, Serialize};
 
-use super::ask::{Answer, Asker, Judge, Sampled, kept, prompts};
-use super::gsm8k::settings;
-use super::options::{Place, Sampling};
+use super::ask::{Answer, Asker, Judge, prompts};
+use super::options::{Limit, Place, Sampling};
 use super::read::rows;
 use super::run::Start;
 use super::told::{Told, size};
@@ -19,13 +18,14 @@ use crate::table::{Table, number};
 
 /// Arguments of `eval ifeval`.
 #[derive(Debug, clap::Args, Serialize)]
+#[command(mut_arg("limit", |a| a.help("Only the first K prompts").conflicts_with("questions")))]
 pub(super) struct Args {
     /// IFEval's lines of JSON with prompt, instruction_id_list and kwargs; generated prompts without it.
     #[arg(long, value_name = "FILE")]
     data: Option<PathBuf>,
-    /// Only the first K prompts.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true, conflicts_with = "questions")]
-    limit: Option<u32>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    limit: Limit,
     /// Generated prompts where no file is given.
     #[arg(long, value_name = "K", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=100_000), allow_negative_numbers = true, conflicts_with = "data")]
     questions: u32,
@@ -66,11 +66,12 @@ impl Judge for Instructions {
 /// Asks the prompts and checks what the answers follow.
 pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, Failure> {
     let draws = args.sampling.draws(1, 1024)?;
-    let limit = args.limit.map(|k| k as usize);
     let (from, all) = match &args.data {
-        Some(path) => (path.display().to_string(), rows(path, limit, |v| Prompt::from_json(&v.to_string()))?),
+        Some(path) => {
+            (path.display().to_string(), rows(path, &args.limit, |v| Prompt::from_json(&v.to_string()))?)
+        }
         None => {
-            let n = limit.unwrap_or(args.questions as usize);
+            let n = args.limit.limit.unwrap_or(args.questions) as usize;
             ("generated prompts, which are not IFEval's".to_owned(), generate(args.sampling.seed, n))
         }
     };
@@ -78,28 +79,16 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     let lm = start.open(model)?;
     let questions: Vec<String> = all.iter().map(|p| p.prompt.clone()).collect();
     let prompts = prompts(&lm, &args.sampling, &questions)?;
-    let done = start.records().min(kept(&start.out)).min(all.len());
-    let settings = settings(args, &draws)?;
     let files = [("data", args.data.as_deref())];
-    let mut run = start.begin(&settings, args.sampling.seed, model, &files, done, all.len())?;
-    let asker = Asker {
-        lm: &lm,
-        draws: &draws,
-        stop: &args.sampling.stop,
-        prompts: &prompts,
-        own: false,
-        scorer: None,
-    };
+    let mut run = start.ask(args, &draws, model, &files, &prompts)?;
+    let asker = Asker::new(&lm, &draws, &args.sampling.stop, &prompts);
     let mut judge = Instructions(all);
     let answers = asker.ask(&mut run, &mut judge)?;
     let about =
         format!("{} on {from}: {}; {}", lm.path.display(), size(answers.len(), draws.n), draws.told());
     let mut told = Told::new("Checkable instructions", about);
     measures(&mut told, &judge.0, &answers, args.sampling.seed)?;
-    told.put("questions", answers.len().into())
-        .put("n", draws.n.into())
-        .put("generated", args.data.is_none().into())
-        .sampled(&Sampled::of(&answers));
+    told.put("generated", args.data.is_none().into()).asked(&answers, &draws);
     run.finish(&told)
 }
 

@@ -41,6 +41,32 @@ impl Place {
     }
 }
 
+/// How much of a file is taken. The measures say in their help what it counts.
+#[derive(Debug, clap::Args, Serialize)]
+pub(super) struct Limit {
+    /// Only the first K rows.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
+    pub(super) limit: Option<u32>,
+}
+
+impl Limit {
+    /// Rows at most.
+    pub(super) fn rows(&self) -> usize {
+        self.limit.map_or(usize::MAX, |k| k as usize)
+    }
+}
+
+/// A file and how much of it is taken. The measures say in their help what stands in it.
+#[derive(Debug, clap::Args, Serialize)]
+pub(super) struct Data {
+    /// The file.
+    #[arg(long, value_name = "FILE")]
+    pub(super) data: PathBuf,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(super) limit: Limit,
+}
+
 /// How answers are drawn, under the names of `rhumb generate`.
 #[derive(Debug, clap::Args, Serialize)]
 pub(super) struct Sampling {

@@ -11,7 +11,7 @@ use rhumb_nn::loss::LossKind;
 use serde::Serialize;
 use serde_json::json;
 
-use super::options::Place;
+use super::options::{Limit, Place};
 use super::run::Start;
 use super::told::Told;
 use crate::cmd::generate::positive;
@@ -27,6 +27,7 @@ const CHUNK: usize = 8;
 
 /// Arguments of `eval ppl`.
 #[derive(Debug, clap::Args, Serialize)]
+#[command(mut_arg("limit", |a| a.help("Only the first K conversations")))]
 pub(super) struct Args {
     /// JSON lines, or Parquet by the ending: messages, ShareGPT, Alpaca, prompt and completion, or text.
     #[arg(long, value_name = "FILE")]
@@ -34,9 +35,9 @@ pub(super) struct Args {
     /// How rows are read.
     #[arg(long, value_enum, default_value = "auto")]
     format: Format,
-    /// Only the first K conversations.
-    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..), allow_negative_numbers = true)]
-    limit: Option<u32>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    limit: Limit,
     /// Tokens of a conversation at most, the rest is cut; the model's context without it.
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(2..), allow_negative_numbers = true)]
     tokens: Option<u32>,
@@ -99,7 +100,7 @@ fn read(args: &Args, lm: &LanguageModel) -> Result<Vec<Example>, Failure> {
         max_len,
     };
     let file = args.data.display().to_string();
-    let rows = rows::open(&args.data, args.format)?.take(args.limit.map_or(usize::MAX, |k| k as usize));
+    let rows = rows::open(&args.data, args.format)?.take(args.limit.rows());
     let mut examples = Vec::new();
     let take = |e| {
         examples.push(e);

@@ -7,9 +7,11 @@ use std::time::Instant;
 use rhumb_core::runfolder::FolderObserver;
 use rhumb_core::{Counts, Manifest, MemoryReport, Observer, Outcome, Record, RunFolder, StopReason};
 use rhumb_nn::io::template::ChatTemplate;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::options::Place;
+use super::ask::{Prompt, kept};
+use super::options::{Draws, Place};
 use super::told::Told;
 use crate::cmd::report::folder::{of_folder, only_fresh};
 use crate::cmd::train::origin;
@@ -56,6 +58,22 @@ impl<'a> Start<'a> {
     pub(super) fn records(&self) -> usize {
         let text = |_| std::fs::read_to_string(self.out.join("records.jsonl")).unwrap_or_default();
         self.earlier.as_ref().map(text).map_or(0, |t| t.matches('\n').count())
+    }
+
+    /// Begins to ask, or goes on behind the last question with answers and a record. `args` are the settings of the
+    /// measure, whose draws are told with every default filled in.
+    pub(super) fn ask(
+        self,
+        args: &impl Serialize,
+        draws: &Draws,
+        model: &Path,
+        files: &[(&str, Option<&Path>)],
+        prompts: &[Prompt],
+    ) -> Result<Run, Failure> {
+        let mut settings = serde_json::to_value(args).map_err(|e| Failure::new(Code::Usage, e))?;
+        settings["draws"] = json!(draws);
+        let done = self.records().min(kept(&self.out)).min(prompts.len());
+        self.begin(&settings, draws.sampler.seed, model, files, done, prompts.len())
     }
 
     /// Begins, or goes on behind the first `done` of `total` records. `files` are what the numbers depend on beside the

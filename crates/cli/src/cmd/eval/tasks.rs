@@ -8,8 +8,7 @@ use rhumb_lm::eval::task::{Problem, Task, cut, distinct_right};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::ask::{Answer, Asker, Judge, Sampled, kept, prompts};
-use super::gsm8k::settings;
+use super::ask::{Answer, Asker, Judge, prompts};
 use super::options::{Passes, Place, Sampling};
 use super::run::Start;
 use super::told::{Told, interval, size, value};
@@ -80,16 +79,8 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     let ask = |p: &(Task, Box<dyn Problem>)| if args.sampling.plain { p.1.prompt() } else { p.1.prose() };
     let questions: Vec<String> = problems.iter().map(ask).collect();
     let prompts = prompts(&lm, &args.sampling, &questions)?;
-    let done = start.records().min(kept(&start.out)).min(problems.len());
-    let mut run = start.begin(&settings(args, &draws)?, seed, model, &[], done, problems.len())?;
-    let asker = Asker {
-        lm: &lm,
-        draws: &draws,
-        stop: &args.sampling.stop,
-        prompts: &prompts,
-        own: false,
-        scorer: None,
-    };
+    let mut run = start.ask(args, &draws, model, &[], &prompts)?;
+    let asker = Asker::new(&lm, &draws, &args.sampling.stop, &prompts);
     let mut judge = Verifier(problems);
     let answers = asker.ask(&mut run, &mut judge)?;
     let about = format!(
@@ -102,7 +93,7 @@ pub(super) fn run(model: &Path, args: &Args, global: Global) -> Result<Output, F
     );
     let mut told = Told::new("Generated tasks", about);
     measures(&mut told, &tasks, &judge.0, &answers, &ks, seed)?;
-    told.put("questions", answers.len().into()).put("n", draws.n.into()).sampled(&Sampled::of(&answers));
+    told.asked(&answers, &draws);
     run.finish(&told)
 }
 

@@ -5,7 +5,8 @@ use std::path::Path;
 use rhumb_lm::eval::sampling::Mean;
 use serde_json::{Map, Value, json};
 
-use super::ask::Sampled;
+use super::ask::{Answer, Sampled};
+use super::options::Draws;
 use crate::cmd::report::folder::Summary;
 use crate::output::command_line;
 use crate::report::Section;
@@ -64,8 +65,13 @@ impl Told {
         self
     }
 
+    /// How many questions were asked, and what [`Told::sampled`] says of their answers.
+    pub(super) fn asked<V>(&mut self, answers: &[Vec<Answer<V>>], draws: &Draws) -> &mut Self {
+        self.put("questions", answers.len().into()).put("n", draws.n.into()).sampled(&Sampled::of(answers))
+    }
+
     /// What holds of all answers whatever they are: how long they are, and how they end.
-    pub(super) fn sampled(&mut self, s: &Sampled) -> &mut Self {
+    fn sampled(&mut self, s: &Sampled) -> &mut Self {
         let share = |n: usize| format!("{n} of {}", s.answers);
         self.remark(format!(
             "Answers of {} tokens on average; {} cut off at the limit; {} end in a loop.",
