@@ -171,6 +171,7 @@ fn a_study_without_sense_is_refused_with_its_keys() {
         let out = dir.path().join("out");
         let e = rhumb(&["run", recipe, "-s", set, "--out", out.to_str().unwrap()]);
         assert!(e.code == 2 && e.err.contains(words), "{set}: {} {}", e.code, e.err);
+        assert!(!out.join("seed-0/pretrain").exists(), "{set}: refused after a training");
         fs::remove_dir_all(&out).ok();
     }
 }

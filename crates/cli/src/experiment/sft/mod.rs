@@ -13,6 +13,7 @@ use self::samples::Samples;
 use super::{Experiment, Metrics};
 use crate::cmd::train::SftSettings;
 use crate::cmd::train::loss::{Given, Loss};
+use crate::cmd::train::sft::setup;
 use crate::exit::Failure;
 use crate::report::Section;
 use crate::session::Context;
@@ -84,7 +85,11 @@ impl StudySettings {
             );
         }
         self.samples.validate()?;
+        setup::check(&self.sft).map_err(|e| format!("algorithm.sft: {e}"))?;
         // Beta is the control's too.
+        for loss in self.losses.iter().chain([&Loss::GEM_LINEAR]) {
+            loss.kind(&self.sft.numbers()).map_err(|e| format!("algorithm.sft: {e}"))?;
+        }
         let numbers = self.sft.numbers().into_iter().filter(|(name, _)| *name != "beta");
         Loss::refuse_idle(&self.losses, &numbers.collect::<Vec<_>>(), &Given::default())
             .map_err(|e| format!("algorithm.sft: {e}"))
