@@ -123,7 +123,11 @@ fn shards_of_another_tokenizer_unfinished_ones_and_too_little_text_are_refused()
     let foreign = save(&model(), &dir.path().join("foreign"));
     refused(&args(&foreign, &shards, &out, &[]), 2, &["another tokenizer", "tokenize the text again"]);
     refused(&args(&m, &m, &out, &[]), 4, &["holds no token shards", "rhumb data tokenize"]);
-    refused(&args(&m, &shards, &out, &["--held-out", "100000"]), 2, &["that leaves none to train on"]);
+    refused(
+        &args(&m, &shards, &out, &["--held-out", "100000"]),
+        2,
+        &["that leaves none to train on", "(--held-out)"],
+    );
     refused(&args(&m, &shards, &out, &["--tokens", "65"]), 2, &["context of this model is 64"]);
     let tokenize = |more: &[&'static str]| {
         let mut a = vec!["data", "tokenize", "--model", &m, "--out", &shards];

@@ -208,7 +208,10 @@ fn settings_without_a_meaning_are_refused_with_the_reason() {
     let (d, out) = (data(dir.path(), None), dir.path().join("run"));
     for (more, words) in [
         (&["--dropout", "0.1"][..], &["--dropout 0.1", "built without dropout", "--weight-decay"][..]),
-        (&["--held-out", "12"], &["12 of 12 different conversations", "hold out fewer"]),
+        (
+            &["--held-out", "12"],
+            &["12 of 12 different conversations", "hold out fewer (--held-out, 11 at most)", "(--eval-data)"],
+        ),
         (&["--update-in-backward"], &["clipping by global norm", "--clip 0"]),
         (&["--update-in-backward", "--clip", "0", "--accumulate", "2"], &["--accumulate 1"]),
         (&["--memory-share", "0.000000001"], &["this run needs about", "--batch", "--lora"]),

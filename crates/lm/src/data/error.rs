@@ -131,7 +131,8 @@ pub enum DataError {
     /// More held out than there is.
     #[error(
         "{held_out} of {distinct} different conversations ({rows} lines) were to be held out, which leaves none to train \
-         on: hold out fewer"
+         on: hold out fewer (--held-out, {} at most), or name held-out data of their own (--eval-data)",
+        distinct.saturating_sub(1)
     )]
     Split {
         /// Conversations.

@@ -95,7 +95,7 @@ impl Windows {
         if windows <= held_out {
             return Err(SftError::Setting(format!(
                 "{} tokens make {windows} windows of {len}, of which {held_out} are held out: that leaves none to \
-                 train on; take more text, shorter windows or hold out fewer",
+                 train on; take more text, hold out fewer (--held-out) or shorten the windows (--tokens)",
                 stream.len()
             )));
         }
@@ -223,6 +223,7 @@ mod tests {
         let error = |r: Result<Windows, SftError>| r.err().unwrap().to_string();
         let short = error(Windows::new(shards(tmp.path(), None), 50, 1, false, 0));
         assert!(short.contains("1 windows of 50, of which 1 are held out"), "{short}");
+        assert!(short.contains("(--held-out)") && short.contains("(--tokens)"), "{short}");
         let tmp = tempfile::tempdir().unwrap();
         let apart = error(Windows::new(shards(tmp.path(), None), 8, 1, true, 0));
         assert!(apart.contains("--no-eos"), "{apart}");
