@@ -86,6 +86,22 @@ fn a_run_is_not_gone_on_with_on_other_files() {
     assert_eq!(train(&m, &d, &out, &["--resume"]).code, 0);
 }
 
+/// As a run that was killed while it wrote its model.
+#[test]
+fn a_run_that_goes_on_removes_what_a_killed_one_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let (d, out) = (data(dir.path(), None), dir.path().join("run"));
+    assert_eq!(train(&m, &d, &out, &[]).code, 0);
+    fs::remove_file(out.join("report.html")).unwrap();
+    let left = ["tokens.tmp", "model/model.safetensors.4000000000.tmp", "model/config.json.4000000000.tmp"];
+    left.iter().for_each(|name| fs::write(out.join(name), "part").unwrap());
+    assert_eq!(train(&m, &d, &out, &["--resume"]).code, 0);
+    for name in left {
+        assert!(!out.join(name).exists(), "{name}");
+    }
+}
+
 #[test]
 fn the_time_of_a_template_is_recorded_and_taken_again() {
     let dir = tempfile::tempdir().unwrap();

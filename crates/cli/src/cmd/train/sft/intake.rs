@@ -76,7 +76,12 @@ pub(crate) fn tokenizing<'a>(s: &SftSettings, model: &'a LanguageModel) -> Token
 pub(crate) fn writer(folder: Option<&Path>) -> ExamplesWriter {
     let limit = machine::memory_for_process().map_or(u64::MAX, |m| m / SHARE);
     match folder {
-        Some(dir) => ExamplesWriter::new(limit, dir.join(SPILL)),
+        Some(dir) => {
+            let spill = dir.join(SPILL);
+            // A killed run leaves its own, and the one that goes on may need none.
+            let _ = std::fs::remove_file(&spill);
+            ExamplesWriter::new(limit, spill)
+        }
         None => ExamplesWriter::new(u64::MAX, PathBuf::new()),
     }
 }
