@@ -201,8 +201,9 @@ fn refusal(step: Step, reason: &str, sandbox: &Sandbox) -> Failure {
              run it in a virtual machine"
         ),
         Step::Landlock => format!(
-            "programs could read and write the user's files ({reason}): run it in a virtual machine, or with a kernel \
-             of 5.13 or later that has Landlock"
+            "the kernel has Landlock and refuses its rules ({reason}), without which only the root of the sandbox would keep \
+             files from programs: run it outside of other sandboxes, whose rules or filters may be in the way, or in a \
+             virtual machine"
         ),
         Step::Start => format!(
             "{reason}: nothing is executed; where root runs this, programs are nobody's, who has to be able to start {}",
@@ -240,6 +241,15 @@ mod tests {
     fn what_is_read_has_a_limit_and_what_is_written_does_not_wait() {
         let endless = io::repeat(b'x').take(10 * CAP);
         assert_eq!(capped(Some(endless)).len() as u64, CAP);
+    }
+
+    #[test]
+    fn a_refusal_of_landlock_speaks_of_its_rules_and_not_of_kernels_without_it() {
+        let python = Python { executable: "python3".into(), readable: Vec::new(), version: String::new() };
+        let limits = Limits { wall_s: 1.0, memory_mib: 1 };
+        let sandbox = Sandbox { python, limits, landlock: false, exe: "rhumb".into() };
+        let text = refusal(Step::Landlock, "Landlock: E2BIG", &sandbox).to_string();
+        assert!(text.contains("refuses its rules (Landlock: E2BIG)") && !text.contains("5.13"), "{text}");
     }
 
     #[test]
