@@ -223,7 +223,10 @@ mod tests {
         let many = mean_pass_at_k(&tallies, 1, 7).unwrap();
         let values: Vec<f64> = (0..20).map(|i| (i % 5) as f64 / 4.0).collect();
         let (got, want) = (many.interval.unwrap(), bootstrap_mean(&values, 10_000, 0.95, 7).unwrap());
-        assert!((got.low - want.low).abs() < 1e-12 && (got.high - want.high).abs() < 1e-12, "{got:?} {want:?}");
+        assert!(
+            (got.low - want.low).abs() < 1e-12 && (got.high - want.high).abs() < 1e-12,
+            "{got:?} {want:?}"
+        );
         assert_eq!(mean(&[0.5], 7).unwrap().interval, None);
         assert!(mean_pass_at_k(&[], 1, 7).unwrap_err().to_string().contains("at least 1"));
         assert!(mean_pass_at_k(&[t(1), Tally { samples: 2, correct: 1 }], 3, 7).is_err());

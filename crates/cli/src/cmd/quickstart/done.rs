@@ -52,8 +52,9 @@ impl Done {
     }
 
     fn diversity(&self) -> Table {
-        let mut t =
-            Table::new(["answers", "CE", "entropy", "right", "pass@1", "pass@4", "pass@16", "pass@64", "coverage"]);
+        let mut t = Table::new([
+            "answers", "CE", "entropy", "right", "pass@1", "pass@4", "pass@16", "pass@64", "coverage",
+        ]);
         t.row(row("before fine-tuning", &self.start));
         for a in &self.arms {
             t.row(row(&a.name, &a.measures));

@@ -175,3 +175,39 @@ impl ToySettings {
         metrics
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use serde_json::Value;
+
+    /// Other random numbers, other code: `reference/gem_toy_diversity.py`.
+    #[test]
+    fn the_recorded_study_has_the_differences_of_an_independent_program() {
+        let theirs: Value =
+            serde_json::from_str(include_str!("../../../../../fixtures/gem/toy-diversity.json")).unwrap();
+        let ours: Value =
+            serde_json::from_str(include_str!("../../../../../results/gem/toy-diversity.json")).unwrap();
+        let seeds = ours["result"]["seeds"].as_array().unwrap();
+        assert_eq!(seeds.len(), 3);
+        let mean = |arm: &str, name: &str| {
+            let of = |s: &Value| s["metrics"][format!("{arm}/{name}")].as_f64().unwrap();
+            seeds.iter().map(of).sum::<f64>() / seeds.len() as f64
+        };
+        let tolerances = [
+            ("entropy", 0.05),
+            ("test_ce", 0.01),
+            ("before_ce", 0.05),
+            ("pass@1", 0.005),
+            ("pass@4", 0.005),
+            ("pass@16", 0.005),
+            ("pass@64", 0.01),
+        ];
+        for (name, tolerance) in tolerances {
+            let got = mean("gem-linear", name) - mean("ce", name);
+            let at = |arm: &str| theirs["means"][arm][name].as_f64().unwrap();
+            let want = at("gem-linear") - at("ce");
+            assert!((got - want).abs() < tolerance, "{name}: {got} against {want}");
+        }
+    }
+}

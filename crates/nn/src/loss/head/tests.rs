@@ -116,7 +116,14 @@ fn the_fused_head_agrees_with_scores_that_are_written_out() {
 
 /// The head over ranks that hold the columns between neighbours of `cuts` each: of every row they exchange the score of
 /// the label and a [`RowState`], and of the gradient of `h` a sum.
-fn over_ranks(kind: LossKind, h: &[f64], w: &[f64], y: &[u32], weight: f64, cuts: &[usize]) -> (f64, Out<f64>) {
+fn over_ranks(
+    kind: LossKind,
+    h: &[f64],
+    w: &[f64],
+    y: &[u32],
+    weight: f64,
+    cuts: &[usize],
+) -> (f64, Out<f64>) {
     let ranks: Vec<_> = cuts.windows(2).map(|c| c[0]..c[1]).collect();
     let (mut dh, mut dw) = (vec![0.0; h.len()], vec![0.0; w.len()]);
     let mut loss = 0.0;
