@@ -134,6 +134,9 @@ pub(crate) struct SftSettings {
     /// Scale of the adapters; twice the rank without it.
     #[arg(long, requires = "lora", value_parser = positive, allow_negative_numbers = true)]
     pub(crate) lora_alpha: Option<f64>,
+    /// Projections that get an adapter, as in `q_proj,v_proj`; all of attention and feed-forward without it.
+    #[arg(long, value_name = "NAMES", requires = "lora", value_delimiter = ',')]
+    pub(crate) lora_targets: Vec<String>,
     /// Steps; the number of epochs decides without it.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS), allow_negative_numbers = true)]
     pub(crate) steps: Option<u64>,
@@ -207,6 +210,7 @@ impl Default for SftSettings {
             lora: None,
             full: false,
             lora_alpha: None,
+            lora_targets: Vec::new(),
             steps: None,
             epochs: 1.0,
             batch: 8,

@@ -132,6 +132,16 @@ fn an_adapter_merged_by_hand_is_the_model_that_the_run_saved() {
     assert_eq!(bytes("merged/model.safetensors"), bytes("run/model/model.safetensors"));
     assert_ne!(bytes("merged/model.safetensors"), bytes("m/model.safetensors"));
 
+    // Two of the seven projections in each of the two layers, in either order.
+    for (out, targets) in [("a", "v_proj,q_proj"), ("b", "q_proj,v_proj")] {
+        let more = ["--lora", "4", "--lora-targets", targets, "--lr", "0.01"];
+        train(&m, &d, &dir.path().join(out), &more).json();
+    }
+    assert_eq!(merge("a/adapter", "fewer").json()["projections"], 4);
+    assert_eq!(bytes("fewer/model.safetensors"), bytes("a/model/model.safetensors"));
+    assert_eq!(bytes("b/model/model.safetensors"), bytes("a/model/model.safetensors"));
+    assert_ne!(bytes("merged/model.safetensors"), bytes("a/model/model.safetensors"));
+
     let again = merge("run/adapter", "merged");
     assert_eq!(again.code, 2);
     assert!(again.err.contains("is not empty"), "{}", again.err);

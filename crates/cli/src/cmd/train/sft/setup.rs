@@ -38,7 +38,17 @@ pub(crate) fn trained(s: &SftSettings, plain: &Decoder) -> Result<Decoder, Failu
     let Some(rank) = s.lora else { return Ok(plain.clone()) };
     let alpha = s.lora_alpha.unwrap_or(2.0 * f64::from(rank));
     let config = plain.config().clone();
-    let lora = adapters(&config, rank as usize, alpha);
+    let mut lora = adapters(&config, rank as usize, alpha);
+    if let Some(unknown) = s.lora_targets.iter().find(|t| !lora.targets.contains(t)) {
+        return Err(Failure::usage(format!(
+            "--lora-targets {unknown}: this model has no such projection; choose from {}",
+            lora.targets.join(", ")
+        )));
+    }
+    if !s.lora_targets.is_empty() {
+        // In the model's order, so that the order on the command line changes nothing.
+        lora.targets.retain(|t| s.lora_targets.contains(t));
+    }
     let decoder = Decoder::with_lora(config, &lora).map_err(|e| Failure::new(Code::Usage, e))?;
     // The factors of an adapter come in pairs: A is rank x in, B is out x rank.
     let sides = |role: Role, side: usize| {
