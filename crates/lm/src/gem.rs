@@ -26,7 +26,7 @@
 mod summary;
 
 pub use rhumb_nn::loss::{LOSSES, LossEntry, LossError, LossKind, RowStats, TokenScore};
-pub use summary::{Summary, Tempered, document_means, paired_change};
+pub use summary::{Summary, Tempered, paired_change};
 
 /// The temperature at which samples of a cross-entropy model are the control of `gem-linear` at `beta`: both
 /// then come from the data's distribution to the power `beta`, where the data are fitted.

@@ -39,7 +39,10 @@ fn numbers_without_a_meaning_are_refused_with_the_allowed_ones() {
         (&["--loss", "gem"], &["ce+entropy", "label-smoothing", "neft", "dft", "gem-logsigmoid"]),
         (&["--lora", "65"], &["no projection of this model has a rank above 64"]),
         (&["--lora", "100000"], &["100000 is not in"]),
-        (&["--lora", "4", "--lora-targets", "q_proj,c_attn"], &["--lora-targets c_attn", "choose from q_proj, k_proj"]),
+        (
+            &["--lora", "4", "--lora-targets", "q_proj,c_attn"],
+            &["--lora-targets c_attn", "choose from q_proj, k_proj"],
+        ),
         (&["--lora-targets", "q_proj"], &["--lora"]),
         (&["--batch", "65536", "--accumulate", "65536"], &["4294967296 rows a step"]),
     ] {

@@ -1,4 +1,4 @@
-use rhumb_core::stats::{Interval, paired_bootstrap};
+use rhumb_core::stats::{Interval, ratio_interval};
 use rhumb_nn::loss::RowStats;
 use serde::{Deserialize, Serialize};
 
@@ -65,17 +65,12 @@ impl Tempered {
     }
 }
 
-/// Mean of a quantity over each document's tokens; documents without tokens give no value.
-pub fn document_means(documents: &[Vec<RowStats>], quantity: impl Fn(&RowStats) -> f64) -> Vec<f64> {
-    documents
-        .iter()
-        .filter(|d| !d.is_empty())
-        .map(|d| d.iter().map(&quantity).sum::<f64>() / d.len() as f64)
-        .collect()
-}
-
-/// How a quantity changed, document by document: the mean of `after - before` with its 95 % bootstrap
-/// interval over documents. `None` when the two sides are not the same documents.
+/// How the mean of a quantity over all tokens changed, with a 95 % interval over documents: the same documents before and
+/// after, each with as many tokens as it has, see [`ratio_interval`]. `None` when the two sides are not the same
+/// documents, and for fewer than two with tokens.
+///
+/// # Equation
+/// `sum (after - before) / tokens`, which is the difference of the two means.
 pub fn paired_change(
     before: &[Vec<RowStats>],
     after: &[Vec<RowStats>],
@@ -86,7 +81,11 @@ pub fn paired_change(
     if !same {
         return None;
     }
-    paired_bootstrap(&document_means(after, &quantity), &document_means(before, &quantity), 2000, 0.95, seed)
+    let sum = |d: &[RowStats]| d.iter().map(&quantity).sum::<f64>();
+    let pairs = before.iter().zip(after).filter(|(b, _)| !b.is_empty());
+    let (changes, tokens): (Vec<f64>, Vec<f64>) =
+        pairs.map(|(b, a)| (sum(a) - sum(b), b.len() as f64)).unzip();
+    ratio_interval(&changes, &tokens, seed)
 }
 
 #[cfg(test)]
@@ -144,8 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_document_counts_once_whatever_its_length() {
-        let documents = [vec![stats(1.0, 0.0, true); 9], vec![], vec![stats(3.0, 0.0, true)]];
-        assert_eq!(document_means(&documents, |t| t.ce), [1.0, 3.0]);
+    fn a_change_is_the_difference_of_the_means_over_tokens() {
+        let side = |first: f64, rest: f64| {
+            let documents = [vec![stats(first, 0.0, true); 9], vec![], vec![stats(rest, 0.0, true)]];
+            documents.to_vec()
+        };
+        // 9 tokens rise by 1 and one falls by 4; every document for itself it would be -1.5.
+        let change = paired_change(&side(1.0, 5.0), &side(2.0, 1.0), |t| t.ce, 1).unwrap();
+        assert!((change.mean - 0.5).abs() < 1e-12 && change.low < 0.5 && change.high > 0.5, "{change:?}");
     }
 }

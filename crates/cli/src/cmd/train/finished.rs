@@ -35,12 +35,11 @@ pub(super) struct Finished<'a> {
     pub(super) vocab: usize,
 }
 
-/// What the two kinds of means in the table are.
+/// What the interval in the table is of.
 fn caption(unit: &str) -> String {
     format!(
-        "Before and after: means over all held-out tokens. Change: mean over {unit}s of the change of each {unit}'s own \
-         mean, so that short ones weigh as much as long ones, with a 95 % bootstrap interval over {unit}s; it need not \
-         equal the difference of the two means."
+        "Means over all held-out tokens, and the change with its 95 % interval over {unit}s: the same {unit}s before and \
+         after."
     )
 }
 
@@ -99,7 +98,7 @@ impl Finished<'_> {
             "held out".to_owned(),
             "before".to_owned(),
             "after".to_owned(),
-            format!("change per {} (95 %)", self.kind.unit),
+            "change (95 %)".to_owned(),
         ]);
         for c in self.changes() {
             let interval = c.paired.map_or_else(String::new, |i| {
