@@ -7,7 +7,9 @@ pub mod gemm;
 mod op;
 mod real;
 pub mod rng;
+mod symeig;
 pub mod vec;
 
 pub use op::{LinearOp, OpError};
 pub use real::{Compiled, Real};
+pub use symeig::{SymEig, symmetric_eigen, tridiagonal_eigen};
