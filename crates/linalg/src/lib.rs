@@ -4,6 +4,7 @@
 
 pub mod dense;
 pub mod gemm;
+pub mod krylov;
 mod op;
 mod real;
 pub mod rng;
