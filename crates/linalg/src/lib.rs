@@ -8,7 +8,9 @@ pub mod krylov;
 mod op;
 mod real;
 pub mod rng;
+pub mod slq;
 mod symeig;
+pub mod trace;
 pub mod vec;
 
 pub use op::{LinearOp, OpError};
