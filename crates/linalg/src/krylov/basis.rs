@@ -1,7 +1,19 @@
 use super::product::epsilon;
-use crate::Real;
 use crate::rng::Rng;
 use crate::vec::{axpy, dot, norm, scale};
+use crate::{Real, compiled};
+
+// Most of the work beside the products: compiled here, whatever the settings of the crate that calls.
+compiled!(Orthogonalise<'a>, |x: (&'a [T], &'a mut [T], &'a mut [f64])| -> () {
+    let (vectors, w, removed) = x;
+    for _ in 0..2 {
+        for (c, q) in removed.iter_mut().zip(vectors.chunks_exact(w.len())) {
+            let part = dot(q, w);
+            axpy(T::of(-part), q, w);
+            *c += part;
+        }
+    }
+});
 
 /// Vectors of one length, meant to be orthonormal, in the storage of `T`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -71,12 +83,8 @@ impl<T: Real> Basis<T> {
     /// coefficients.
     pub(crate) fn orthogonalise(&self, w: &mut [T]) -> Vec<f64> {
         let mut removed = vec![0.0; self.len()];
-        for _ in 0..2 {
-            for (c, q) in removed.iter_mut().zip(self.iter()) {
-                let part = dot(q, w);
-                axpy(T::of(-part), q, w);
-                *c += part;
-            }
+        if !self.is_empty() {
+            T::compiled::<Orthogonalise<'_>>((&self.values, w, &mut removed));
         }
         removed
     }

@@ -129,7 +129,8 @@ impl<T: Real> Lanczos<T> {
     /// Goes on from a saved state.
     ///
     /// # Errors
-    /// [`KrylovError::Dimension`] where the lengths do not belong together.
+    /// [`KrylovError::Dimension`] where the lengths do not belong together; [`KrylovError::Setting`] for a restart that
+    /// lies outside the steps.
     pub fn from_state(mut state: LanczosState<T>) -> Result<Self, KrylovError> {
         let (m, dim) = (state.alpha.len(), state.dim);
         let all = m + usize::from(state.open);
@@ -146,6 +147,13 @@ impl<T: Real> Lanczos<T> {
         }
         if state.beta.len() != m {
             return Err(KrylovError::Dimension { what: "saved beta", len: state.beta.len(), dim: m });
+        }
+        if let Some(&at) = state.restarts.iter().find(|&&at| at == 0 || at > m) {
+            return Err(KrylovError::setting(
+                "a saved restart",
+                at as f64,
+                format!("1 to the {m} saved steps"),
+            ));
         }
         let basis = Basis::from_values(dim, std::mem::take(&mut state.vectors));
         Ok(Lanczos { state, basis })

@@ -124,6 +124,28 @@ fn the_plain_recurrence_loses_orthogonality_and_shows_ghosts() {
 }
 
 #[test]
+fn the_plain_recurrence_is_the_published_one() {
+    let n = 60;
+    let mut a = random_symmetric(n, 21);
+    let start = normal_vector::<f64>(n, 2, "start");
+    let mut run = Lanczos::new(&start, PLAIN, 0).unwrap();
+    run.run(&mut a, 10).unwrap();
+    // w = A v; alpha = w'v; w -= alpha v + beta v_old; beta = |w|.
+    let mut v: Vec<f64> = start.iter().map(|x| x / norm(&start)).collect();
+    let (mut old, mut beta, mut w) = (vec![0.0; n], 0.0, vec![0.0; n]);
+    for j in 0..10 {
+        a.apply(&v, &mut w).unwrap();
+        let alpha = dot(&w, &v);
+        for i in 0..n {
+            w[i] -= alpha * v[i] + beta * old[i];
+        }
+        beta = norm(&w);
+        old = std::mem::replace(&mut v, w.iter().map(|x| x / beta).collect());
+        assert!((run.alpha()[j] - alpha).abs() < 1e-8 && (run.beta()[j] - beta).abs() < 1e-8, "{j}");
+    }
+}
+
+#[test]
 fn few_distinct_eigenvalues_break_down_and_a_restart_finds_their_copies() {
     let mut one = DenseOp::diagonal(&[1.0; 20]);
     let mut run = Lanczos::seeded(20, FULL, 0, "start").unwrap();
@@ -168,6 +190,8 @@ fn a_saved_state_goes_on_to_the_same_numbers() {
         assert_eq!(whole.state(), part.state());
     }
     let mut bad = Lanczos::<f64>::seeded(5, FULL, 4, "start").unwrap().state();
+    bad.restarts.push(3);
+    assert!(matches!(Lanczos::from_state(bad.clone()), Err(KrylovError::Setting { .. })));
     bad.vectors.pop();
     assert!(matches!(Lanczos::from_state(bad), Err(KrylovError::Dimension { .. })));
 }

@@ -2,6 +2,7 @@
 
 mod eigenpairs;
 mod lanczos;
+mod properties;
 mod solve;
 
 use crate::dense::haar_orthogonal;
