@@ -1,5 +1,5 @@
 use super::basis::Basis;
-use super::product::{apply, epsilon};
+use super::product::{apply, coefficient, epsilon};
 use super::{KrylovError, Ritz};
 use crate::rng::Rng;
 use crate::vec::{axpy, dot, norm, scale};
@@ -225,12 +225,8 @@ impl<T: Real> Lanczos<T> {
         if full {
             alpha += self.basis.orthogonalise(&mut w)[last];
         }
-        let beta = norm(&w);
-        for value in [alpha, beta] {
-            if !value.is_finite() {
-                return Err(KrylovError::Coefficient { step: m + 1, value });
-            }
-        }
+        coefficient(m + 1, alpha)?;
+        let beta = coefficient(m + 1, norm(&w))?;
         self.state.alpha.push(alpha);
         let complete = full && m + 1 == n;
         if complete || beta <= self.state.breakdown * self.largest_row(beta) {

@@ -1,4 +1,4 @@
-use super::product::finite;
+use super::product::{coefficient, finite};
 use super::solve::finite_start;
 use super::{KrylovError, Solved, Stop, StopRule};
 use crate::vec::{axpy, norm};
@@ -60,7 +60,7 @@ impl<T: Real> Pair<'_, T> {
         for (y, p) in y.iter_mut().zip(product) {
             *y = p - T::of(c) * *y;
         }
-        Ok(unit(y))
+        coefficient(self.count, unit(y))
     }
 }
 

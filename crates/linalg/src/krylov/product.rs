@@ -47,6 +47,11 @@ pub(crate) fn finite<T: Real>(product: usize, x: &[T]) -> Result<(), KrylovError
     }
 }
 
+/// A scalar of a recurrence or an estimate, which may overflow though its vectors are finite.
+pub(crate) fn coefficient(step: usize, value: f64) -> Result<f64, KrylovError> {
+    if value.is_finite() { Ok(value) } else { Err(KrylovError::Coefficient { step, value }) }
+}
+
 /// The distance of 1 to the next number.
 pub(crate) fn epsilon<T: Real>() -> f64 {
     if T::BYTES == 4 { f64::from(f32::EPSILON) } else { f64::EPSILON }

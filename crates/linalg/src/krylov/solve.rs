@@ -1,7 +1,7 @@
 //! Linear systems: conjugate gradients and MINRES for symmetric operators; what all solvers share.
 
 use super::KrylovError;
-use super::product::Products;
+use super::product::{Products, coefficient};
 use crate::vec::{axpy, dot, norm};
 use crate::{LinearOp, Real};
 
@@ -170,8 +170,8 @@ pub fn cg<T: Real>(
     let mut stop = if rr.sqrt() <= target { Stop::Converged } else { Stop::Limit };
     while stop == Stop::Limit && residuals.len() <= rule.iterations {
         ops.apply(&p, &mut q)?;
-        let pq = dot(&p, &q);
-        if pq.is_nan() || pq <= 0.0 {
+        let pq = coefficient(residuals.len(), dot(&p, &q))?;
+        if pq <= 0.0 {
             let curvature = pq / dot(&p, &p);
             stop = Stop::Indefinite { iteration: residuals.len(), curvature };
             break;
@@ -229,12 +229,12 @@ pub fn minres<T: Real>(
         if old_beta > 0.0 {
             axpy(T::of(-beta / old_beta), &before, &mut product);
         }
-        let alpha = dot(&v, &product);
+        let alpha = coefficient(residuals.len(), dot(&v, &product))?;
         axpy(T::of(-alpha / beta), &ahead, &mut product);
         std::mem::swap(&mut before, &mut ahead);
         std::mem::swap(&mut ahead, &mut product);
         old_beta = beta;
-        beta = norm(&ahead);
+        beta = coefficient(residuals.len(), norm(&ahead))?;
         squares +=
             alpha * alpha + old_beta * old_beta * f64::from(u8::from(residuals.len() > 1)) + beta * beta;
         // The last rotation, and the next one.

@@ -1,7 +1,7 @@
 use super::KrylovError;
 use super::basis::Basis;
 use super::lanczos::normal_vector;
-use super::product::{Products, epsilon};
+use super::product::{Products, coefficient, epsilon};
 use crate::rng::Rng;
 use crate::symeig::{SymEig, symmetric_eigen};
 use crate::vec::{norm, scale};
@@ -117,6 +117,9 @@ fn basis_size(options: &EigenOptions, n: usize) -> Result<usize, KrylovError> {
     if !(options.tolerance > 0.0 && options.tolerance.is_finite()) {
         return Err(KrylovError::setting("the tolerance", options.tolerance, "positive"));
     }
+    if options.products == 0 {
+        return Err(KrylovError::setting("the number of products", 0.0, "1 or more"));
+    }
     let size = if options.basis == 0 { (2 * k + 10).max(20) } else { options.basis };
     if size < (k + 2).min(n) {
         let allowed = format!("{} or more for {k} eigenpairs", (k + 2).min(n));
@@ -184,9 +187,7 @@ impl<T: Real> Run<T> {
             }
             self.rest = norm(&w);
             for value in [self.scale, self.rest, self.h[j * self.size + j]] {
-                if !value.is_finite() {
-                    return Err(KrylovError::Coefficient { step: ops.count, value });
-                }
+                coefficient(ops.count, value)?;
             }
             self.filled += 1;
             if self.rest <= 32.0 * epsilon::<T>() * self.scale {

@@ -1,6 +1,6 @@
 use super::{DiagonalEstimate, Entries, Estimate, Probe, mean, some_samples};
 use crate::krylov::KrylovError;
-use crate::krylov::product::Products;
+use crate::krylov::product::{Products, coefficient};
 use crate::vec::dot;
 use crate::{LinearOp, Real};
 
@@ -39,7 +39,7 @@ pub fn hutchinson<T: Real>(
     for i in 0..samples {
         let z: Vec<T> = probe.sample(az.len(), seed, "hutchinson", i);
         ops.apply(&z, &mut az)?;
-        terms.push(dot(&z, &az));
+        terms.push(coefficient(ops.count, dot(&z, &az))?);
     }
     let (value, stderr) = mean(&terms);
     Ok(Estimate { value, stderr, samples: terms, products: ops.count })
@@ -97,7 +97,7 @@ pub fn frobenius_norm<T: Real>(
     for i in 0..samples {
         let z: Vec<T> = probe.sample(az.len(), seed, "frobenius", i);
         ops.apply(&z, &mut az)?;
-        terms.push(dot(&az, &az));
+        terms.push(coefficient(ops.count, dot(&az, &az))?);
     }
     let (square, error) = mean(&terms);
     let value = square.sqrt();

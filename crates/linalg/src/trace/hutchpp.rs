@@ -1,8 +1,8 @@
 use super::{Estimate, Probe, mean};
-use crate::krylov::product::Products;
+use crate::krylov::product::{Products, coefficient};
 use crate::krylov::{Basis, KrylovError, qr};
 use crate::rng::Rng;
-use crate::vec::dot;
+use crate::vec::{dot, norm};
 use crate::{LinearOp, Real};
 
 /// The trace by Hutch++: exact on a sketch of the range, Hutchinson on the rest.
@@ -37,6 +37,7 @@ pub fn hutchpp<T: Real>(
         let s: Vec<T> = probe.sample(n, seed, "hutchpp/sketch", i);
         let mut y = vec![T::ZERO; n];
         ops.apply(&s, &mut y)?;
+        coefficient(ops.count, norm(&y))?;
         sketch.push(y);
     }
     let (q, _) = qr(sketch, n, &mut Rng::named(seed, "hutchpp/fresh"));
@@ -44,7 +45,7 @@ pub fn hutchpp<T: Real>(
     let mut inside = 0.0;
     for v in q.iter() {
         ops.apply(v, &mut az)?;
-        inside += dot(v, &az);
+        inside += coefficient(ops.count, dot(v, &az))?;
     }
     let samples = if q.len() == n { Vec::new() } else { outside(&mut ops, &q, products, probe, seed)? };
     let (rest, stderr) = if samples.is_empty() { (0.0, Some(0.0)) } else { mean(&samples) };
@@ -64,7 +65,7 @@ fn outside<T: Real>(
         let mut g: Vec<T> = probe.sample(q.dim(), seed, "hutchpp/rest", samples.len());
         q.orthogonalise(&mut g);
         ops.apply(&g, &mut az)?;
-        samples.push(dot(&g, &az));
+        samples.push(coefficient(ops.count, dot(&g, &az))?);
     }
     Ok(samples)
 }

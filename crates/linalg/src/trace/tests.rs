@@ -207,6 +207,12 @@ fn wrong_input_is_an_error() {
     assert!(setting(hutchpp::<f64>(&mut op, 2, Probe::Normal, 0)));
     assert!(setting(xtrace::<f64>(&mut op, 1, 0)) && setting(xtrace::<f64>(&mut op, 22, 0)));
     assert!(matches!(xdiag::<f64>(&mut op, 22, 0), Err(KrylovError::Setting { .. })));
+    let mut huge = DenseOp::diagonal(&[1e200f64, 1e308, 1e308]);
+    let overflow =
+        |e: Result<Estimate, KrylovError>| matches!(e, Err(KrylovError::Coefficient { step: 1, .. }));
+    assert!(overflow(frobenius_norm(&mut huge, 1, Probe::Rademacher, 0)));
+    assert!(overflow(hutchinson(&mut huge, 1, Probe::Rademacher, 0)));
+    assert!(overflow(hutchpp(&mut huge, 3, Probe::Rademacher, 0)) && overflow(xtrace(&mut huge, 2, 0)));
     let mut op = Spoiled { op: Laplacian(10), at: 3, with: Spoil::Nan, seen: 0 };
     assert!(matches!(
         hutchinson(&mut op, 5, Probe::Normal, 0),

@@ -1,8 +1,8 @@
 use super::{DiagonalEstimate, Entries, Estimate, Probe, mean};
-use crate::krylov::product::Products;
+use crate::krylov::product::{Products, coefficient};
 use crate::krylov::{Basis, KrylovError, qr};
 use crate::rng::Rng;
-use crate::vec::dot;
+use crate::vec::{dot, norm};
 use crate::{LinearOp, Real};
 
 /// What both estimators are made of: `A Omega = Q R`, `Z = A Q`, and for each `i` the unit vector `s_i` such that
@@ -30,6 +30,7 @@ impl<T: Real> Sketch<T> {
         for w in &omega {
             let mut out = vec![T::ZERO; n];
             ops.apply(w, &mut out)?;
+            coefficient(ops.count, norm(&out))?;
             y.push(out);
         }
         let (q, r) = qr(y, n, &mut Rng::named(seed, "xtrace/fresh"));

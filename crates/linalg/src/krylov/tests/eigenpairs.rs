@@ -95,6 +95,7 @@ fn wrong_settings_and_products_are_errors() {
         options(Which::Largest, 0),
         options(Which::Largest, 11),
         EigenOptions { tolerance: 0.0, ..options(Which::Largest, 1) },
+        EigenOptions { products: 0, ..options(Which::Largest, 1) },
         EigenOptions { basis: 3, ..options(Which::Largest, 4) },
     ] {
         assert!(matches!(eigenpairs::<f64>(&mut op, &bad), Err(KrylovError::Setting { .. })));

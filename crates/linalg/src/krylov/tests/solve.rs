@@ -182,6 +182,17 @@ fn what_goes_wrong_is_told() {
 }
 
 #[test]
+fn an_overflow_is_an_error() {
+    let mut huge = DenseOp::diagonal(&[1e200, 2e200, -3e200]);
+    let (b, mut x) = ([1e100f64, 1.0, 1e100], [0.0; 3]);
+    let rule = rule(1e-8);
+    let overflow = |e| matches!(e, Err(KrylovError::Coefficient { step: 1, .. }));
+    assert!(overflow(cg(&mut huge, &b, &mut x, &rule)));
+    assert!(overflow(minres(&mut huge, &b, &mut x, &rule)));
+    assert!(overflow(lsmr(&mut Symmetric(&mut huge), &b, 0.0, &mut x, &rule)));
+}
+
+#[test]
 fn wrong_input_is_an_error_and_zero_is_solved_at_once() {
     let mut x = [0.0f64; 4];
     let mut op = Laplacian(4);
