@@ -10,7 +10,7 @@ use crate::exit::Failure;
 pub(super) struct Python {
     pub(super) executable: PathBuf,
     pub(super) version: String,
-    /// Everything that has to be readable for it, and the system's libraries.
+    /// Everything that has to be readable for it, and the system's libraries; none lies in another.
     pub(super) readable: Vec<PathBuf>,
 }
 
@@ -50,6 +50,39 @@ impl Python {
         readable.push(PathBuf::from(executable));
         // A folder that holds everything would undo the sandbox.
         readable.extend(dirs.iter().map(PathBuf::from).filter(|d| d.parent().is_some() && d.is_dir()));
+        let readable = outermost(readable);
         Ok(Python { executable: executable.into(), version: (*version).to_owned(), readable })
+    }
+}
+
+/// Those that lie in no other one: what is mounted first is hidden where a folder around it is mounted later.
+fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    paths.sort();
+    let mut out: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if !out.iter().any(|o| path.starts_with(o)) {
+            out.push(path);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_stands_for_what_is_in_it_in_whatever_order_they_come() {
+        let paths = [
+            "/usr",
+            "/opt/p/lib/python3.11",
+            "/opt/p/bin/python3.11",
+            "/opt/p/lib",
+            "/opt/p/lib2",
+            "/usr/lib",
+        ];
+        let want = ["/opt/p/bin/python3.11", "/opt/p/lib", "/opt/p/lib2", "/usr"];
+        assert_eq!(outermost(paths.map(PathBuf::from).to_vec()), want.map(PathBuf::from));
+        assert_eq!(outermost(want.map(PathBuf::from).to_vec()), want.map(PathBuf::from));
     }
 }

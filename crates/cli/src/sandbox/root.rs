@@ -17,7 +17,7 @@ pub(super) const SELF: &str = "/rhumb";
 const DEVICES: [&str; 4] = ["/dev/null", "/dev/zero", "/dev/random", "/dev/urandom"];
 const NONE: Option<&str> = None;
 
-/// Makes the root in the empty folder `root` of a new mount namespace, and enters it.
+/// Makes the root in the empty folder `root` of a new mount namespace, and enters it. None of `readable` lies in another.
 pub(super) fn enter(root: &Path, readable: &[PathBuf], exe: &Path) -> Result<(), Report> {
     mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE)
         .map_err(Step::Root.failed("private mounts"))?;
@@ -27,12 +27,8 @@ pub(super) fn enter(root: &Path, readable: &[PathBuf], exe: &Path) -> Result<(),
     mount(Some("tmpfs"), root, Some("tmpfs"), flags, Some(size.as_str()))
         .map_err(Step::Root.failed("tmpfs"))?;
 
-    let mut mounted: Vec<&Path> = Vec::new();
     for path in readable {
-        if !mounted.iter().any(|m| path.starts_with(m)) {
-            show(root, path)?;
-            mounted.push(path);
-        }
+        show(root, path)?;
     }
     for device in DEVICES {
         let target = inside(root, Path::new(device));

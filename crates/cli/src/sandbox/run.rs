@@ -193,12 +193,18 @@ fn token() -> io::Result<String> {
     Ok(bytes.iter().map(|b| format!("{b:02x}")).collect())
 }
 
+const ALLOW: &str = "allow namespaces for this user (in a container, the right CAP_SYS_ADMIN; on Ubuntu, \
+                     kernel.apparmor_restrict_unprivileged_userns=0)";
+
 fn refusal(step: Step, reason: &str, sandbox: &Sandbox) -> Failure {
     let what = match step {
-        Step::Namespaces | Step::Root => format!(
-            "no namespaces can be made, so that programs would have the network ({reason}): allow them for this user \
-             (in a container, the right CAP_SYS_ADMIN; on Ubuntu, kernel.apparmor_restrict_unprivileged_userns=0), or \
-             run it in a virtual machine"
+        Step::Namespaces => format!(
+            "no namespaces can be made, so that programs would have the network ({reason}): {ALLOW}, or run it in a virtual \
+             machine"
+        ),
+        Step::Root => format!(
+            "no file system of its own can be made, so that programs would have the user's files ({reason}): where mounts \
+             are denied, {ALLOW}; otherwise name another interpreter with --python, or run it in a virtual machine"
         ),
         Step::Landlock => format!(
             "the kernel has Landlock and refuses its rules ({reason}), without which only the root of the sandbox would keep \
