@@ -4,15 +4,10 @@
 
 pub mod dense;
 pub mod gemm;
-pub mod krylov;
 mod op;
 mod real;
 pub mod rng;
-pub mod slq;
-mod symeig;
-pub mod trace;
 pub mod vec;
 
 pub use op::{LinearOp, OpError};
 pub use real::{Compiled, Real};
-pub use symeig::{SymEig, symmetric_eigen, tridiagonal_eigen};

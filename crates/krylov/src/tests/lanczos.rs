@@ -1,9 +1,10 @@
 use super::*;
-use crate::krylov::{
+
+use crate::symmetric_eigen;
+use crate::{
     KrylovError, Lanczos, LanczosStep, Orthogonality, asymmetry, check_symmetric, normal_vector, qr,
 };
-use crate::symmetric_eigen;
-use crate::vec::{dot, norm};
+use rhumb_linalg::vec::{dot, norm};
 
 const FULL: Orthogonality = Orthogonality::Full;
 const PLAIN: Orthogonality = Orthogonality::Plain { keep: true };

@@ -1,5 +1,5 @@
-use crate::vec::dot;
-use crate::{LinearOp, OpError, Real};
+use rhumb_linalg::vec::dot;
+use rhumb_linalg::{LinearOp, OpError, Real};
 
 /// A dense square matrix as an operator, for references and small problems.
 #[derive(Clone, Debug, PartialEq)]

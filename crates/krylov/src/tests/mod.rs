@@ -5,10 +5,10 @@ mod lanczos;
 mod properties;
 mod solve;
 
-use crate::dense::haar_orthogonal;
-use crate::krylov::DenseOp;
-use crate::rng::Rng;
-use crate::{LinearOp, OpError, Real};
+use crate::DenseOp;
+use rhumb_linalg::dense::haar_orthogonal;
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::{LinearOp, OpError, Real};
 
 /// `Q diag(values) Q'` for a random orthogonal `Q`.
 pub(crate) fn with_spectrum(values: &[f64], seed: u64) -> DenseOp<f64> {

@@ -1,9 +1,10 @@
 use super::{DiagonalEstimate, Entries, Estimate, Probe, mean};
-use crate::krylov::product::{Products, coefficient};
-use crate::krylov::{Basis, KrylovError, qr};
-use crate::rng::Rng;
-use crate::vec::{dot, norm};
-use crate::{LinearOp, Real};
+use crate::product::{Products, coefficient};
+
+use crate::{Basis, KrylovError, qr};
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::vec::{dot, norm};
+use rhumb_linalg::{LinearOp, Real};
 
 /// What both estimators are made of: `A Omega = Q R`, `Z = A Q`, and for each `i` the unit vector `s_i` such that
 /// `Q (I - s_i s_i') Q'` projects on the products of all other test vectors.

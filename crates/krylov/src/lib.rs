@@ -11,11 +11,14 @@ mod lanczos;
 mod lsmr;
 pub(crate) mod product;
 mod ritz;
+pub mod slq;
 mod solve;
+mod symeig;
 mod symmetry;
 #[cfg(test)]
 pub(crate) mod tests;
 mod thick_restart;
+pub mod trace;
 
 pub use basis::Basis;
 pub use dense_op::DenseOp;
@@ -24,6 +27,7 @@ pub use lanczos::{Lanczos, LanczosState, LanczosStep, Orthogonality};
 pub use lsmr::{RectOp, Symmetric, lsmr};
 pub use ritz::Ritz;
 pub use solve::{Solved, Stop, StopRule, cg, minres};
+pub use symeig::{SymEig, symmetric_eigen, tridiagonal_eigen};
 pub use symmetry::{asymmetry, check_symmetric};
 pub use thick_restart::{EigenOptions, EigenPairs, Which, eigenpairs};
 

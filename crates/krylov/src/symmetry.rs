@@ -1,8 +1,8 @@
 use super::KrylovError;
 use super::product::Products;
-use crate::rng::Rng;
-use crate::vec::{dot, norm};
-use crate::{LinearOp, Real};
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::vec::{dot, norm};
+use rhumb_linalg::{LinearOp, Real};
 
 /// How far the operator is from symmetric: the largest `|<u,Av> - <v,Au>| / (|u||Av| + |v||Au|)` over pairs of normal
 /// vectors. Rounding gives some times the precision of `T`; more says that the operator is no Hessian.

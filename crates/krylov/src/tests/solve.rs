@@ -1,7 +1,8 @@
 use super::*;
-use crate::krylov::{KrylovError, RectOp, Stop, StopRule, Symmetric, cg, lsmr, minres, normal_vector};
+
 use crate::symmetric_eigen;
-use crate::vec::{dot, norm};
+use crate::{KrylovError, RectOp, Stop, StopRule, Symmetric, cg, lsmr, minres, normal_vector};
+use rhumb_linalg::vec::{dot, norm};
 
 fn rule(relative: f64) -> StopRule {
     StopRule { relative, ..StopRule::default() }

@@ -1,9 +1,9 @@
 #![allow(clippy::float_cmp, reason = "exact values")]
 
 use super::*;
-use crate::krylov::DenseOp;
-use crate::krylov::tests::{Laplacian, Spoil, Spoiled, random_symmetric, with_spectrum};
+use crate::DenseOp;
 use crate::symmetric_eigen;
+use crate::tests::{Laplacian, Spoil, Spoiled, random_symmetric, with_spectrum};
 
 fn options(steps: usize, starts: usize) -> SlqOptions {
     SlqOptions { steps, starts, ..SlqOptions::default() }

@@ -1,8 +1,8 @@
 use super::{DiagonalEstimate, Entries, Estimate, Probe, mean, some_samples};
-use crate::krylov::KrylovError;
-use crate::krylov::product::{Products, coefficient};
-use crate::vec::dot;
-use crate::{LinearOp, Real};
+use crate::KrylovError;
+use crate::product::{Products, coefficient};
+use rhumb_linalg::vec::dot;
+use rhumb_linalg::{LinearOp, Real};
 
 /// The trace, by Hutchinson's estimator.
 ///
@@ -13,12 +13,12 @@ use crate::{LinearOp, Real};
 /// Hutchinson 1990; Girard 1989.
 ///
 /// ```
-/// use rhumb_linalg::krylov::DenseOp;
-/// use rhumb_linalg::trace::{Probe, hutchinson};
+/// use rhumb_krylov::DenseOp;
+/// use rhumb_krylov::trace::{Probe, hutchinson};
 ///
 /// let mut a = DenseOp::diagonal(&[1.0f64, 2.0, 4.0]);
 /// assert_eq!(hutchinson(&mut a, 1, Probe::Rademacher, 0)?.value, 7.0);
-/// # Ok::<(), rhumb_linalg::krylov::KrylovError>(())
+/// # Ok::<(), rhumb_krylov::KrylovError>(())
 /// ```
 ///
 /// # Errors

@@ -2,8 +2,8 @@
 
 use super::KrylovError;
 use super::product::{Products, coefficient};
-use crate::vec::{axpy, dot, norm};
-use crate::{LinearOp, Real};
+use rhumb_linalg::vec::{axpy, dot, norm};
+use rhumb_linalg::{LinearOp, Real};
 
 /// When a solver stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -140,14 +140,14 @@ fn finish<T: Real>(
 /// Hestenes, Stiefel 1952.
 ///
 /// ```
-/// use rhumb_linalg::krylov::{DenseOp, Stop, StopRule, cg};
+/// use rhumb_krylov::{DenseOp, Stop, StopRule, cg};
 ///
 /// let mut a = DenseOp::diagonal(&[1.0, 2.0, 4.0]);
 /// let mut x = [0.0f64; 3];
 /// let solved = cg(&mut a, &[1.0, 1.0, 1.0], &mut x, &StopRule::default())?;
 /// assert_eq!((solved.stop, solved.iterations), (Stop::Converged, 3));
 /// assert!((x[2] - 0.25).abs() < 1e-14);
-/// # Ok::<(), rhumb_linalg::krylov::KrylovError>(())
+/// # Ok::<(), rhumb_krylov::KrylovError>(())
 /// ```
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 use super::*;
-use crate::krylov::{EigenOptions, KrylovError, Which, eigenpairs};
+
 use crate::symmetric_eigen;
-use crate::vec::dot;
+use crate::{EigenOptions, KrylovError, Which, eigenpairs};
+use rhumb_linalg::vec::dot;
 
 fn options(which: Which, count: usize) -> EigenOptions {
     EigenOptions { which, count, tolerance: 1e-10, ..EigenOptions::default() }

@@ -1,7 +1,7 @@
 use super::product::epsilon;
-use crate::rng::Rng;
-use crate::vec::{axpy, dot, norm, scale};
-use crate::{Real, compiled};
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::vec::{axpy, dot, norm, scale};
+use rhumb_linalg::{Real, compiled};
 
 // Most of the work beside the products: compiled here, whatever the settings of the crate that calls.
 compiled!(Orthogonalise<'a>, |x: (&'a [T], &'a mut [T], &'a mut [f64])| -> () {

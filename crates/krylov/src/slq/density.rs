@@ -1,5 +1,5 @@
 use super::Spectrum;
-use crate::krylov::KrylovError;
+use crate::KrylovError;
 
 /// The most points of a grid: 32 MiB of `f64`.
 const POINTS: usize = 1 << 22;

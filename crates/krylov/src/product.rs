@@ -1,5 +1,5 @@
 use super::KrylovError;
-use crate::{LinearOp, Real};
+use rhumb_linalg::{LinearOp, Real};
 
 /// Products with an operator, counted and checked.
 pub(crate) struct Products<'a, T: Real> {

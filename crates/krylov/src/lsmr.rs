@@ -1,8 +1,8 @@
 use super::product::{coefficient, finite};
 use super::solve::finite_start;
 use super::{KrylovError, Solved, Stop, StopRule};
-use crate::vec::{axpy, norm};
-use crate::{LinearOp, OpError, Real};
+use rhumb_linalg::vec::{axpy, norm};
+use rhumb_linalg::{LinearOp, OpError, Real};
 
 /// A linear map between two spaces with its transpose: what least squares need to know of a matrix.
 pub trait RectOp<T: Real> {

@@ -2,7 +2,7 @@
 
 use faer::{MatRef, Side};
 
-use crate::dense::DenseError;
+use rhumb_linalg::dense::DenseError;
 
 /// All eigenpairs of a symmetric matrix.
 #[derive(Clone, Debug, PartialEq)]
@@ -27,7 +27,7 @@ impl SymEig {
 /// Eigenpairs of the symmetric `n x n` matrix `a`, row-major; the lower triangle is read.
 ///
 /// ```
-/// let e = rhumb_linalg::symmetric_eigen(&[2.0, 1.0, 1.0, 2.0], 2)?;
+/// let e = rhumb_krylov::symmetric_eigen(&[2.0, 1.0, 1.0, 2.0], 2)?;
 /// assert!((e.values[0] - 1.0).abs() < 1e-15 && (e.values[1] - 3.0).abs() < 1e-15);
 /// # Ok::<(), rhumb_linalg::dense::DenseError>(())
 /// ```
@@ -88,8 +88,8 @@ pub fn tridiagonal_eigen(alpha: &[f64], beta: &[f64]) -> Result<SymEig, DenseErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dense::{haar_orthogonal, symmetric_eigenvalues};
-    use crate::rng::Rng;
+    use rhumb_linalg::dense::{haar_orthogonal, symmetric_eigenvalues};
+    use rhumb_linalg::rng::Rng;
 
     #[test]
     fn the_second_difference_has_its_closed_form() {

@@ -10,9 +10,9 @@ mod tests;
 
 pub use density::{Density, Grid};
 
-use crate::krylov::{KrylovError, Lanczos, LanczosStep, Orthogonality, normal_vector};
 use crate::trace::mean;
-use crate::{LinearOp, Real};
+use crate::{KrylovError, Lanczos, LanczosStep, Orthogonality, normal_vector};
+use rhumb_linalg::{LinearOp, Real};
 
 /// Nodes and weights of Gauss' quadrature; the weights are not negative and sum to 1.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -33,7 +33,7 @@ impl Quadrature {
         if m == 0 {
             return Err(KrylovError::setting("the number of Lanczos steps", 0.0, "1 or more"));
         }
-        let ritz = crate::krylov::Ritz::of(&run.alpha()[..m], &run.beta()[..m])?;
+        let ritz = crate::Ritz::of(&run.alpha()[..m], &run.beta()[..m])?;
         Ok(Quadrature { nodes: ritz.values().to_vec(), weights: ritz.weights() })
     }
 
@@ -115,13 +115,13 @@ pub struct Spectrum {
 /// Golub, Meurant 1994; Ubaru, Chen, Saad, SIAM J. Matrix Anal. Appl. 38 (2017).
 ///
 /// ```
-/// use rhumb_linalg::krylov::DenseOp;
-/// use rhumb_linalg::slq::{SlqOptions, slq};
+/// use rhumb_krylov::DenseOp;
+/// use rhumb_krylov::slq::{SlqOptions, slq};
 ///
 /// let mut a = DenseOp::diagonal(&[1.0f64, 2.0, 3.0]);
 /// let spectrum = slq(&mut a, &SlqOptions { steps: 3, starts: 4, ..SlqOptions::default() })?;
 /// assert!((spectrum.runs[0].nodes[2] - 3.0).abs() < 1e-12);
-/// # Ok::<(), rhumb_linalg::krylov::KrylovError>(())
+/// # Ok::<(), rhumb_krylov::KrylovError>(())
 /// ```
 ///
 /// # Errors

@@ -12,9 +12,9 @@ pub use hutchinson::{frobenius_norm, hutchinson, hutchinson_diagonal};
 pub use hutchpp::hutchpp;
 pub use xtrace::{xdiag, xtrace};
 
-use crate::Real;
-use crate::krylov::KrylovError;
-use crate::rng::Rng;
+use crate::KrylovError;
+use rhumb_linalg::Real;
+use rhumb_linalg::rng::Rng;
 
 /// The distribution of random vectors; both have independent entries of mean 0 and variance 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

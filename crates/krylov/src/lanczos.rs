@@ -1,9 +1,9 @@
 use super::basis::Basis;
 use super::product::{apply, coefficient, epsilon};
 use super::{KrylovError, Ritz};
-use crate::rng::Rng;
-use crate::vec::{axpy, dot, norm, scale};
-use crate::{LinearOp, Real};
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::vec::{axpy, dot, norm, scale};
+use rhumb_linalg::{LinearOp, Real};
 
 /// How the basis of [`Lanczos`] stays orthogonal, and what of it is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,14 +64,14 @@ pub struct LanczosState<T: Real> {
 /// A step is one product and, with full orthogonality, `4 m n` multiplications; `m + 1` vectors are kept, or two.
 ///
 /// ```
-/// use rhumb_linalg::krylov::{DenseOp, Lanczos, Orthogonality};
+/// use rhumb_krylov::{DenseOp, Lanczos, Orthogonality};
 ///
 /// let mut a = DenseOp::diagonal(&[1.0, 2.0, 3.0]);
 /// let mut run = Lanczos::new(&[1.0f64; 3], Orthogonality::Full, 0)?;
 /// run.run(&mut a, 3)?;
 /// let ritz = run.ritz()?;
 /// assert!((ritz.values()[2] - 3.0).abs() < 1e-14);
-/// # Ok::<(), rhumb_linalg::krylov::KrylovError>(())
+/// # Ok::<(), rhumb_krylov::KrylovError>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct Lanczos<T: Real> {

@@ -1,9 +1,10 @@
 use super::{Estimate, Probe, mean};
-use crate::krylov::product::{Products, coefficient};
-use crate::krylov::{Basis, KrylovError, qr};
-use crate::rng::Rng;
-use crate::vec::{dot, norm};
-use crate::{LinearOp, Real};
+use crate::product::{Products, coefficient};
+
+use crate::{Basis, KrylovError, qr};
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::vec::{dot, norm};
+use rhumb_linalg::{LinearOp, Real};
 
 /// The trace by Hutch++: exact on a sketch of the range, Hutchinson on the rest.
 ///

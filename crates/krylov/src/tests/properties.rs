@@ -1,11 +1,12 @@
 //! What holds for any symmetric operator, over sizes, spectra and seeds.
 
 use super::*;
-use crate::krylov::{
+
+use crate::symmetric_eigen;
+use crate::{
     EigenOptions, Lanczos, Orthogonality, Stop, StopRule, Which, cg, eigenpairs, minres, normal_vector,
 };
-use crate::symmetric_eigen;
-use crate::vec::norm;
+use rhumb_linalg::vec::norm;
 
 /// Sizes, and spectra: normal, clustered, graded, with zeros, of low rank.
 fn cases() -> Vec<DenseOp<f64>> {

@@ -2,10 +2,10 @@ use super::KrylovError;
 use super::basis::Basis;
 use super::lanczos::normal_vector;
 use super::product::{Products, coefficient, epsilon};
-use crate::rng::Rng;
 use crate::symeig::{SymEig, symmetric_eigen};
-use crate::vec::{norm, scale};
-use crate::{LinearOp, Real};
+use rhumb_linalg::rng::Rng;
+use rhumb_linalg::vec::{norm, scale};
+use rhumb_linalg::{LinearOp, Real};
 
 /// Which eigenvalues are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

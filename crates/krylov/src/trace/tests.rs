@@ -1,10 +1,11 @@
 #![allow(clippy::float_cmp, reason = "exact values")]
 
 use super::*;
-use crate::LinearOp;
-use crate::krylov::tests::{Laplacian, Spoil, Spoiled, random_symmetric, with_spectrum};
-use crate::krylov::{Basis, DenseOp};
-use crate::vec::{axpy, dot, norm, scale};
+use crate::tests::{Laplacian, Spoil, Spoiled, random_symmetric, with_spectrum};
+use rhumb_linalg::LinearOp;
+
+use crate::{Basis, DenseOp};
+use rhumb_linalg::vec::{axpy, dot, norm, scale};
 
 /// `1, 1/2, 1/3, ...` in a random basis.
 fn decaying(n: usize) -> (DenseOp<f64>, f64) {

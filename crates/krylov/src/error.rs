@@ -1,5 +1,5 @@
-use crate::OpError;
-use crate::dense::DenseError;
+use rhumb_linalg::OpError;
+use rhumb_linalg::dense::DenseError;
 
 /// Why a Krylov method or an estimator that asks for products stopped.
 #[derive(Debug, thiserror::Error)]
