@@ -32,17 +32,10 @@ pub fn hutchinson<T: Real>(
     probe: Probe,
     seed: u64,
 ) -> Result<Estimate, KrylovError> {
-    some_samples(samples)?;
-    let mut ops = Products::new(op);
-    let mut az = vec![T::ZERO; ops.dim()];
-    let mut terms = Vec::with_capacity(samples);
-    for i in 0..samples {
-        let z: Vec<T> = probe.sample(az.len(), seed, "hutchinson", i);
-        ops.apply(&z, &mut az)?;
-        terms.push(coefficient(ops.count, dot(&z, &az))?);
-    }
+    let (terms, products) =
+        terms(op, samples, |n, i| probe.sample(n, seed, "hutchinson", i), |z, az| dot(z, az))?;
     let (value, stderr) = mean(&terms);
-    Ok(Estimate { value, stderr, samples: terms, products: ops.count })
+    Ok(Estimate { value, stderr, samples: terms, products })
 }
 
 /// The diagonal, as the mean of `z * Az` entry by entry.
@@ -90,17 +83,29 @@ pub fn frobenius_norm<T: Real>(
     probe: Probe,
     seed: u64,
 ) -> Result<Estimate, KrylovError> {
+    let (terms, products) =
+        terms(op, samples, |n, i| probe.sample(n, seed, "frobenius", i), |_, az| dot(az, az))?;
+    let (square, error) = mean(&terms);
+    let value = square.sqrt();
+    let stderr = error.map(|e| if value > 0.0 { e / (2.0 * value) } else { 0.0 });
+    Ok(Estimate { value, stderr, samples: terms, products })
+}
+
+/// A number of each random vector `z` and its product `A z`, and how many products that took.
+fn terms<T: Real>(
+    op: &mut dyn LinearOp<T>,
+    samples: usize,
+    draw: impl Fn(usize, usize) -> Vec<T>,
+    of: impl Fn(&[T], &[T]) -> f64,
+) -> Result<(Vec<f64>, usize), KrylovError> {
     some_samples(samples)?;
     let mut ops = Products::new(op);
     let mut az = vec![T::ZERO; ops.dim()];
     let mut terms = Vec::with_capacity(samples);
     for i in 0..samples {
-        let z: Vec<T> = probe.sample(az.len(), seed, "frobenius", i);
+        let z = draw(az.len(), i);
         ops.apply(&z, &mut az)?;
-        terms.push(coefficient(ops.count, dot(&az, &az))?);
+        terms.push(coefficient(ops.count, of(&z, &az))?);
     }
-    let (square, error) = mean(&terms);
-    let value = square.sqrt();
-    let stderr = error.map(|e| if value > 0.0 { e / (2.0 * value) } else { 0.0 });
-    Ok(Estimate { value, stderr, samples: terms, products: ops.count })
+    Ok((terms, ops.count))
 }
