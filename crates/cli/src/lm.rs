@@ -4,11 +4,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rhumb_core::EvalError;
-use rhumb_nn::io::adapter::AdapterFiles;
-use rhumb_nn::io::model_dir::ModelFiles;
-use rhumb_nn::io::template::{ChatTemplate, TemplateError};
-use rhumb_nn::io::tokenizer::{Tokenizer, eos_ids};
-use rhumb_nn::io::{IoError, TensorMap};
+use rhumb_io::adapter::AdapterFiles;
+use rhumb_io::model_dir::ModelFiles;
+use rhumb_io::template::{ChatTemplate, TemplateError};
+use rhumb_io::tokenizer::{Tokenizer, eos_ids};
+use rhumb_io::{IoError, TensorMap};
 use rhumb_nn::model::{Decoder, DecoderConfig, Family, LoraConfig, load};
 use serde_json::json;
 

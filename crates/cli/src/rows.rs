@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use clap::ValueEnum;
+use rhumb_io::parquet::ParquetRows;
 use rhumb_lm::data::{DataError, KEYS, Records, Row, RowFormat, Rows, is_parquet};
-use rhumb_nn::io::parquet::ParquetRows;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -10,8 +10,8 @@
 //! use rhumb_core::{Algorithm, Counts, Record, Step, Streams};
 //! use rhumb_lm::data::{ChatFormat, Rows, Split, Tokenizing, split};
 //! use rhumb_lm::sft::{Sft, SftConfig};
-//! use rhumb_nn::io::template::ChatTemplate;
-//! use rhumb_nn::io::tokenizer::{Tokenizer, json_of_bytes};
+//! use rhumb_io::template::ChatTemplate;
+//! use rhumb_io::tokenizer::{Tokenizer, json_of_bytes};
 //! use rhumb_nn::loss::LossKind;
 //! use rhumb_nn::model::{Decoder, DecoderConfig, init};
 //! use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig};

@@ -1,10 +1,8 @@
-//! The compute core, models, tokenizers, generation and file formats.
+//! The compute core, models and generation.
 //!
 //! A tape of fused operations over flat buffers, generic over `f32` and `f64`, with three rules per
 //! operation: forward, backward, and the tangent of both.
 
-pub mod complete;
-pub mod io;
 mod kernel;
 pub mod loss;
 pub mod model;

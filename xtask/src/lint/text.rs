@@ -17,7 +17,7 @@ const UNFINISHED: [&str; 3] = [concat!("TO", "DO"), concat!("FIX", "ME"), concat
 const UNSAFE: [&str; 2] = ["crates/linalg/src/", "crates/nn/src/kernel"];
 
 /// Where libraries may touch files.
-const FILES: [&str; 3] = ["crates/nn/src/io", "crates/core/src/checkpoint", "crates/core/src/runfolder"];
+const FILES: [&str; 3] = ["crates/io/src", "crates/core/src/checkpoint", "crates/core/src/runfolder"];
 
 /// Checks the given files (relative to the root).
 pub(crate) fn check(root: &Path, files: &[PathBuf]) -> Report {
@@ -132,7 +132,7 @@ fn rust(name: &str, text: &str, report: &mut Report) {
         let touches = ["fs::", "File::"].iter().any(|w| contains_path(line, w));
         if touches && !FILES.iter().any(|p| name.starts_with(p)) {
             report.errors.push(format!(
-                "{at}: files are opened in rhumb_nn::io, rhumb_core's checkpoint and runfolder, and the binary only"
+                "{at}: files are opened in rhumb_io, rhumb_core's checkpoint and runfolder, and the binary only"
             ));
         }
         if ["env::var", "env::args"].iter().any(|w| contains_path(line, w)) {
@@ -223,7 +223,7 @@ mod tests {
                 "crates/nn/src/kernel/mod.rs",
                 "crates/nn/src/tape.rs",
             ),
-            ("let x = std::fs::read(p)?;", "crates/nn/src/io/gguf.rs", "crates/lm/src/data.rs"),
+            ("let x = std::fs::read(p)?;", "crates/io/src/gguf.rs", "crates/lm/src/data.rs"),
             ("let x = File::open(p)?;", "crates/core/src/checkpoint.rs", "crates/core/src/run.rs"),
             ("std::env::var(\"X\")", "crates/cli/src/main.rs", "crates/core/src/run.rs"),
         ];

@@ -3,8 +3,8 @@
 use std::io::{BufRead, IsTerminal};
 use std::path::PathBuf;
 
-use rhumb_nn::complete::{Limits, Stop, complete};
-use rhumb_nn::io::template::Message;
+use rhumb_io::complete::{Limits, Stop, complete};
+use rhumb_io::template::Message;
 use rhumb_nn::model::Session;
 use rhumb_nn::sample::{Sampler, SamplerConfig};
 use serde::Serialize;

@@ -4,8 +4,8 @@ use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use rhumb_nn::complete::{CompleteError, Completion, Limits, complete, complete_all};
-use rhumb_nn::io::template::Message;
+use rhumb_io::complete::{CompleteError, Completion, Limits, complete, complete_all};
+use rhumb_io::template::Message;
 use rhumb_nn::model::Session;
 use rhumb_nn::sample::{Sampler, SamplerConfig};
 use serde::Serialize;

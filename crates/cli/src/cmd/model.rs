@@ -11,10 +11,10 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use rhumb_nn::io::TensorMap;
-use rhumb_nn::io::gguf::GgmlType;
-use rhumb_nn::io::hub::{self, HubError, HubOptions, PullProgress};
-use rhumb_nn::io::model_dir::ModelFiles;
+use rhumb_io::TensorMap;
+use rhumb_io::gguf::GgmlType;
+use rhumb_io::hub::{self, HubError, HubOptions, PullProgress};
+use rhumb_io::model_dir::ModelFiles;
 use serde::Serialize;
 use serde_json::json;
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use rhumb_nn::io::model_dir::ModelFiles;
+use rhumb_io::model_dir::ModelFiles;
 use serde_json::Value as Json;
 
 use crate::fixture::{CONTEXT, model, rhumb, save};

@@ -3,10 +3,10 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use rhumb_nn::io::gguf::{Array, Metadata, Value};
-use rhumb_nn::io::model_dir::ModelFiles;
-use rhumb_nn::io::tokenizer::json_from_gguf;
-use rhumb_nn::io::{TensorData, TensorMap};
+use rhumb_io::gguf::{Array, Metadata, Value};
+use rhumb_io::model_dir::ModelFiles;
+use rhumb_io::tokenizer::json_from_gguf;
+use rhumb_io::{TensorData, TensorMap};
 use rhumb_nn::model::{Decoder, DecoderConfig, init, store};
 use serde_json::{Value as Json, json};
 

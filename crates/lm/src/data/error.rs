@@ -1,4 +1,4 @@
-use rhumb_nn::io::IoError;
+use rhumb_io::IoError;
 
 /// What can go wrong between a file of conversations and a batch.
 #[derive(Debug, thiserror::Error)]

@@ -32,9 +32,9 @@ pub use text::{TextPiece, TextPieces, TextUnit};
 
 use std::ops::Range;
 
-use rhumb_nn::io::template::ChatTemplate;
-pub use rhumb_nn::io::template::{Marked, Message};
-use rhumb_nn::io::tokenizer::Tokenizer;
+use rhumb_io::template::ChatTemplate;
+pub use rhumb_io::template::{Marked, Message};
+use rhumb_io::tokenizer::Tokenizer;
 use serde_json::{Map, Value};
 
 /// Text to token numbers.

@@ -1,6 +1,6 @@
 use std::io::BufRead;
 
-use rhumb_nn::io::IoError;
+use rhumb_io::IoError;
 use serde_json::{Map, Value};
 
 use super::format::{Object, conversation};

@@ -3,8 +3,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rhumb_io::words::{Words, WordsWriter};
 use rhumb_linalg::rng::Rng;
-use rhumb_nn::io::words::{Words, WordsWriter};
 
 use super::pack::pack_lengths;
 use super::stats::{Part, parts};

@@ -4,8 +4,8 @@ pub mod characters;
 pub mod tale;
 
 use rhumb_core::EvalError;
-use rhumb_nn::io::IoError;
-use rhumb_nn::io::tokens::TokenShards;
+use rhumb_io::IoError;
+use rhumb_io::tokens::TokenShards;
 use rhumb_nn::model::TokenBatch;
 
 use crate::data::Example;
@@ -176,7 +176,7 @@ impl Source for Windows {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
-    use rhumb_nn::io::tokens::TokenWriter;
+    use rhumb_io::tokens::TokenWriter;
 
     use super::*;
 

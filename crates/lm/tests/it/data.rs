@@ -1,15 +1,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use rhumb_io::gguf::GgufFile;
+use rhumb_io::template::ChatTemplate;
+use rhumb_io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf, json_of_bytes};
 use rhumb_linalg::Real;
 use rhumb_lm::data::{
     ChatFormat, Conversation, Encoder, Example, Message, PackedBatch, PackedRow, Row, Rows, Tokenizing, pack,
     preview, unpacked,
 };
 use rhumb_lm::quickstart::corpus::{Corpus, Sizes};
-use rhumb_nn::io::gguf::GgufFile;
-use rhumb_nn::io::template::ChatTemplate;
-use rhumb_nn::io::tokenizer::{Tokenizer, config_from_gguf, json_from_gguf, json_of_bytes};
 use rhumb_nn::loss::{LOSSES, LossKind};
 use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, init};
 use serde_json::{Map, json};

@@ -8,6 +8,7 @@ mod generate;
 mod lora;
 mod mlp;
 mod objective;
+mod tensor;
 mod weights;
 
 pub use cache::KvCache;
@@ -19,4 +20,5 @@ pub use generate::{Branches, Session};
 pub use lora::LoraConfig;
 pub use mlp::{Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Targets};
 pub use objective::{DecoderObjective, TokenBatch, score};
+pub use tensor::{TensorData, TensorMap, elements};
 pub use weights::{Tensors, init, load, store, stored, stored_shape};

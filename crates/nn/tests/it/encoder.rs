@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
+use rhumb_io::tokenizer::Tokenizer;
+use rhumb_io::{TensorData, TensorMap, safetensors};
 use rhumb_linalg::rng::Rng;
-use rhumb_nn::io::tokenizer::Tokenizer;
-use rhumb_nn::io::{TensorData, TensorMap, safetensors};
 use rhumb_nn::model::{Encoder, EncoderConfig};
 use serde_json::{Value, json};
 

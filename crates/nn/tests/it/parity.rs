@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rhumb_core::{Block, Objective, SecondOrder};
+use rhumb_io::model_dir::ModelFiles;
 use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
-use rhumb_nn::io::model_dir::ModelFiles;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{
     BatchShape, Decoder, DecoderConfig, DecoderObjective, LoraConfig, Plan, Session, TokenBatch, load,

@@ -3,8 +3,8 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use rhumb_io::model_dir::ModelFiles;
 use rhumb_lm::data::{ChatFormat, Conversation, DataError, Message, Piece, Tokenizing, preview};
-use rhumb_nn::io::model_dir::ModelFiles;
 use serde::Serialize;
 use serde_json::{Value, json};
 

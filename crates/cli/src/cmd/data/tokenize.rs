@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rhumb_io::tokens::{TokenWriter, fingerprint};
 use rhumb_lm::data::{TextPieces, TextUnit};
-use rhumb_nn::io::tokens::{TokenWriter, fingerprint};
 use serde::Serialize;
 use serde_json::json;
 

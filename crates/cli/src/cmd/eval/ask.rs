@@ -5,10 +5,10 @@ use std::io::Write;
 use std::path::Path;
 
 use rhumb_core::Record;
+use rhumb_io::complete::{Completion, Limits, Stop, complete_all};
+use rhumb_io::template::Message;
 use rhumb_linalg::rng::Rng;
 use rhumb_lm::eval::repeat::{LoopLimits, tail_loop_of_text};
-use rhumb_nn::complete::{Completion, Limits, Stop, complete_all};
-use rhumb_nn::io::template::Message;
 use rhumb_nn::model::Session;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

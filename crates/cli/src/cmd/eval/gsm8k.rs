@@ -179,7 +179,7 @@ fn unread(told: &mut Told, answers: &Answers) {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::float_cmp, reason = "tests")]
-    use rhumb_nn::complete::Stop;
+    use rhumb_io::complete::Stop;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rhumb_nn::io::adapter::AdapterFiles;
+use rhumb_io::adapter::AdapterFiles;
 use rhumb_nn::sample::SamplerConfig;
 use serde::Serialize;
 

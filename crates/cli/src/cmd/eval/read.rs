@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
+use rhumb_io::parquet::ParquetRows;
 use rhumb_lm::data::is_parquet;
 use rhumb_lm::eval::{json_lines, read};
-use rhumb_nn::io::parquet::ParquetRows;
 use serde_json::Value;
 
 use super::options::Limit;

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use rhumb_core::runfolder::FolderObserver;
 use rhumb_core::{Counts, Manifest, MemoryReport, Observer, Outcome, Record, RunFolder, StopReason};
-use rhumb_nn::io::template::ChatTemplate;
+use rhumb_io::template::ChatTemplate;
 use serde::Serialize;
 use serde_json::{Value, json};
 

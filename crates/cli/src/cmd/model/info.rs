@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rhumb_core::Role;
-use rhumb_nn::io::gguf::GgufFile;
-use rhumb_nn::io::model_dir::ModelFiles;
-use rhumb_nn::io::safetensors;
+use rhumb_io::gguf::GgufFile;
+use rhumb_io::model_dir::ModelFiles;
+use rhumb_io::safetensors;
 use rhumb_nn::model::Decoder;
 use rhumb_optim::{Kind, OptimizerConfig, Preset, param_table};
 use serde::Serialize;

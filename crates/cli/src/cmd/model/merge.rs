@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use rhumb_nn::io::adapter::AdapterFiles;
+use rhumb_io::adapter::AdapterFiles;
 use serde::Serialize;
 use serde_json::json;
 

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use rhumb_nn::io::TensorMap;
-use rhumb_nn::io::model_dir::ModelFiles;
-use rhumb_nn::io::tokenizer::{config_of_bytes, json_of_bytes};
+use rhumb_io::TensorMap;
+use rhumb_io::model_dir::ModelFiles;
+use rhumb_io::tokenizer::{config_of_bytes, json_of_bytes};
 use rhumb_nn::model::{Decoder, DecoderConfig, init};
 use serde::Serialize;
 use serde_json::{Value, json};

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rhumb_io::tokens::{TokenShards, fingerprint};
 use rhumb_lm::pretrain::Windows;
 use rhumb_lm::sft::Sft;
-use rhumb_nn::io::tokens::{TokenShards, fingerprint};
 use rhumb_optim::{Kind as Optimizer, Preset, StateFormat};
 use serde::Serialize;
 

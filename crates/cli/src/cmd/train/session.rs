@@ -8,9 +8,9 @@ use rhumb_core::{
     Budget, CheckpointPlan, Manifest, Observer, Outcome, RunControl, RunFolder, StopReason, Streams,
     checkpoint,
 };
+use rhumb_io::adapter::AdapterFiles;
 use rhumb_lm::gem::{Tempered, control_temperature};
 use rhumb_lm::sft::{Scores, Sft, SftConfig, SftError, Trained};
-use rhumb_nn::io::adapter::AdapterFiles;
 use rhumb_nn::model::Decoder;
 use serde_json::json;
 

@@ -3,8 +3,8 @@
 pub(crate) mod intake;
 pub(crate) mod setup;
 
+use rhumb_io::template::ChatTemplate;
 use rhumb_lm::sft::Sft;
-use rhumb_nn::io::template::ChatTemplate;
 
 use self::intake::read;
 use self::setup::{config_of, named, prepare};

@@ -3,13 +3,13 @@
 use rhumb_core::{
     Algorithm, CheckpointError, EvalError, MemoryReport, StateReader, StateWriter, Status, Step,
 };
+use rhumb_io::complete::{CompleteError, Limits, complete_all};
 use rhumb_linalg::rng::mix;
 use rhumb_lm::data::Example;
 use rhumb_lm::eval::repeat::{LoopLimits, tail_loop_of_text};
 use rhumb_lm::eval::text::bleu::{SelfBleu, self_bleu};
 use rhumb_lm::eval::text::diversity::distinct;
 use rhumb_lm::eval::text::words;
-use rhumb_nn::complete::{CompleteError, Limits, complete_all};
 use rhumb_nn::model::{Decoder, Session};
 use rhumb_nn::sample::{Sampler, SamplerConfig};
 use schemars::JsonSchema;

@@ -1,6 +1,6 @@
 use std::ops::Range;
 
-use rhumb_nn::io::template::Marked;
+use rhumb_io::template::Marked;
 use serde_json::{Map, Value};
 
 use super::difference::{Difference, Rendered};

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rhumb_nn::io::tokenizer::Tokenizer;
+use rhumb_io::tokenizer::Tokenizer;
 use rhumb_nn::model::{Encoder, EncoderConfig};
 use serde_json::Value;
 
