@@ -23,7 +23,7 @@ pub use checkpoint::{CheckpointError, StateReader, StateWriter};
 pub use claim::{Claim, Judgement, Op, Verdict, Versus};
 pub use layout::{Block, Layout, Role};
 pub use manifest::{Machine, Manifest};
-pub use objective::{EvalError, HessianAt, Objective, SecondOrder};
+pub use objective::{Curvature, EvalError, HessianAt, Objective, Product, SecondOrder};
 pub use observer::{ObserveError, Observer};
 pub use optimizer::Optimizer;
 pub use outcome::{Budget, Counts, MemoryReport, Outcome, StopReason};

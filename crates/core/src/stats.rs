@@ -145,17 +145,6 @@ pub fn share_interval(a: &[f64], b: &[f64], seed: u64) -> Option<Interval> {
     ratio_interval(a, b, seed)
 }
 
-/// Paired bootstrap interval of the mean of `a[i] - b[i]`: the pairs, not the sides, are drawn again.
-///
-/// `None` also when the lengths differ.
-pub fn paired_bootstrap(a: &[f64], b: &[f64], resamples: usize, level: f64, seed: u64) -> Option<Interval> {
-    if a.len() != b.len() {
-        return None;
-    }
-    let d: Vec<f64> = a.iter().zip(b).map(|(x, y)| x - y).collect();
-    bootstrap_mean(&d, resamples, level, seed)
-}
-
 /// The quantile of sorted values, interpolated between neighbours (type 7 of Hyndman and Fan 1996).
 /// Zero without values.
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
@@ -250,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_constant_difference_has_an_interval_of_width_zero() {
-        let i = paired_bootstrap(&[3.0, 5.0, 9.0], &[1.0, 3.0, 7.0], 200, 0.95, 1).unwrap();
+        let i = bootstrap_mean(&[2.0; 3], 200, 0.95, 1).unwrap();
         assert_eq!((i.mean, i.low, i.high), (2.0, 2.0, 2.0));
     }
 
@@ -271,6 +260,5 @@ mod tests {
         assert!(bootstrap_mean(&[1.0, f64::NAN], 10, 0.9, 0).is_none());
         assert!(bootstrap_mean(&[1.0], 10, 1.0, 0).is_none());
         assert!(bootstrap_mean(&[1.0], 0, 0.9, 0).is_none());
-        assert!(paired_bootstrap(&[1.0], &[1.0, 2.0], 10, 0.9, 0).is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! The contract of one differentiable operation: forward, backward, and the tangent of both.
 
+use rhumb_core::Curvature;
 use rhumb_linalg::Real;
 
 use crate::model::KvCache;
@@ -219,4 +220,18 @@ pub trait Loss<T: Real>: Send + Sync {
         dx: &mut [Option<Adj<'_, T>>],
         tdx: &mut [Option<Adj<'_, T>>],
     ) -> Result<LossReport, rhumb_core::EvalError>;
+    /// The curvature of the row losses in the scores times the tangent of the scores, taken back to the inputs as if
+    /// the scores were linear in them: `tdx = J^T B J tx` with `B` the Hessian of each row's loss
+    /// ([`Curvature::GaussNewton`]) or the outer product of its gradient ([`Curvature::EmpiricalFisher`]).
+    ///
+    /// # Errors
+    /// As [`Loss::eval_tangent`], and for a matrix that the loss does not define.
+    fn curvature(
+        &self,
+        cx: &Cx<'_, T>,
+        x: Ins<'_, T>,
+        tx: Tans<'_, T>,
+        of: Curvature,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<(), rhumb_core::EvalError>;
 }

@@ -1,10 +1,10 @@
 use std::sync::{Mutex, PoisonError};
 
-use rhumb_core::EvalError;
+use rhumb_core::{Curvature, EvalError};
 use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
 
-use super::rows::{Pass, refuse_hessian, rows_in_place};
+use super::rows::{Pass, bend_rows, refuse_hessian, rows_in_place};
 use super::{LossKind, RowStats};
 use crate::op::{Adj, Cx, IGNORE, Ins, Loss, LossReport, Tans};
 
@@ -77,6 +77,30 @@ impl LmHead {
     pub(super) fn gather<T: Real>(&self, x: &[T], index: &[u32], to: &mut [T]) {
         for (to, &i) in to.chunks_exact_mut(self.width).zip(index) {
             to.copy_from_slice(&x[i as usize * self.width..][..self.width]);
+        }
+    }
+
+    /// `tz = th W^T + h tW^T`; the rows `h` are given, `th` is written where the inputs have tangents.
+    fn score_tangents<T: Real>(
+        &self,
+        x: Ins<'_, T>,
+        tx: Tans<'_, T>,
+        index: &[u32],
+        (h, th): (&[T], &mut [T]),
+        tz: &mut [T],
+    ) {
+        let (d, v, n) = (self.width, self.vocab, index.len());
+        let mut init = Init::Zero;
+        match tx[0] {
+            Some(t) => {
+                self.gather(t, index, th);
+                gemm(true, (n, v, d), T::ONE, tz, v, Mat::rows(th, d), Mat::cols(x[1], d), init);
+                init = Init::Keep;
+            }
+            None => tz.fill(T::ZERO),
+        }
+        if let Some(tw) = tx[1] {
+            gemm(true, (n, v, d), T::ONE, tz, v, Mat::rows(h, d), Mat::cols(tw, d), init);
         }
     }
 
@@ -176,18 +200,7 @@ impl<T: Real> Loss<T> for LmHead {
             let (h, th, g) = (&mut h[..n * d], &mut th[..n * d], &mut g[..n * d]);
             self.gather(x[0], index, h);
             gemm(true, (n, v, d), T::ONE, z, v, Mat::rows(h, d), Mat::cols(x[1], d), Init::Zero);
-            let mut init = Init::Zero;
-            match tx[0] {
-                Some(t) => {
-                    self.gather(t, index, th);
-                    gemm(true, (n, v, d), T::ONE, tz, v, Mat::rows(th, d), Mat::cols(x[1], d), init);
-                    init = Init::Keep;
-                }
-                None => tz.fill(T::ZERO),
-            }
-            if let Some(tw) = tx[1] {
-                gemm(true, (n, v, d), T::ONE, tz, v, Mat::rows(h, d), Mat::cols(tw, d), init);
-            }
+            self.score_tangents(x, tx, index, (h, th), tz);
             let label = |i: usize| cx.data.targets[index[i] as usize];
             rows_in_place(self.kind, z, v, label, Pass::Tangent(scale, tz), stats, &mut report)?;
             let (z, tz) = (&*z, &*tz);
@@ -214,5 +227,45 @@ impl<T: Real> Loss<T> for LmHead {
         }
         report.loss *= cx.weight;
         Ok(report)
+    }
+
+    fn curvature(
+        &self,
+        cx: &Cx<'_, T>,
+        x: Ins<'_, T>,
+        tx: Tans<'_, T>,
+        of: Curvature,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<(), EvalError> {
+        let (d, v) = (self.width, self.vocab);
+        let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);
+        let Live { index, stats } = &mut *live;
+        self.collect_live(cx.data.targets, index)?;
+        let [tdh, tdw] = tdx else {
+            return Err(EvalError::Shape { what: "inputs of the head", want: 2, got: x.len() });
+        };
+        for a in [tdh.as_mut(), tdw.as_mut()].into_iter().flatten() {
+            a.prepare_scatter();
+        }
+        let chunk = self.chunk.min(index.len().max(1));
+        let mut bufs = [chunk * v, chunk * v, chunk * d, chunk * d].map(|n| cx.scratch.get(n));
+        for index in index.chunks(self.chunk) {
+            let n = index.len();
+            let [z, tz, h, g] = &mut bufs;
+            let (z, tz, h, g) = (&mut z[..n * v], &mut tz[..n * v], &mut h[..n * d], &mut g[..n * d]);
+            self.gather(x[0], index, h);
+            gemm(true, (n, v, d), T::ONE, z, v, Mat::rows(h, d), Mat::cols(x[1], d), Init::Zero);
+            self.score_tangents(x, tx, index, (h, g), tz);
+            let label = |i: usize| cx.data.targets[index[i] as usize];
+            bend_rows(self.kind, of, z, tz, (v, T::of(cx.weight)), label, stats)?;
+            if let Some(a) = tdh {
+                gemm(true, (n, d, v), T::ONE, g, d, Mat::rows(tz, v), Mat::rows(x[1], d), Init::Zero);
+                self.scatter(g, index, a.buf);
+            }
+            if let Some(a) = tdw {
+                gemm(true, (v, d, n), T::ONE, a.buf, d, Mat::cols(tz, v), Mat::rows(h, d), Init::Keep);
+            }
+        }
+        Ok(())
     }
 }

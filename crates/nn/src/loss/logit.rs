@@ -1,9 +1,9 @@
 use std::sync::{Mutex, PoisonError};
 
-use rhumb_core::EvalError;
+use rhumb_core::{Curvature, EvalError};
 use rhumb_linalg::Real;
 
-use super::rows::{Pass, refuse_hessian, rows_in_place};
+use super::rows::{Pass, bend_rows, refuse_hessian, rows_in_place};
 use super::{LossKind, RowStats};
 use crate::op::{Adj, Cx, IGNORE, Ins, Loss, LossReport, Tans};
 
@@ -94,5 +94,26 @@ impl<T: Real> Loss<T> for LogitLoss {
         }
         report.loss *= cx.weight;
         Ok(report)
+    }
+
+    fn curvature(
+        &self,
+        cx: &Cx<'_, T>,
+        x: Ins<'_, T>,
+        tx: Tans<'_, T>,
+        of: Curvature,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<(), EvalError> {
+        self.check(cx.data.targets)?;
+        let (Some(t), [Some(d)]) = (tx[0], tdx) else { return Ok(()) };
+        let mut stats = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut z, mut tz) = (cx.scratch.get(t.len()), cx.scratch.get(t.len()));
+        z.copy_from_slice(x[0]);
+        tz.copy_from_slice(t);
+        let label = |i: usize| cx.data.targets[i];
+        let sizes = (self.classes, T::of(cx.weight));
+        bend_rows(self.kind, of, &mut z, &mut tz, sizes, label, &mut stats)?;
+        d.each(|i| tz[i]);
+        Ok(())
     }
 }

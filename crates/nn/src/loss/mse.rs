@@ -1,4 +1,4 @@
-use rhumb_core::EvalError;
+use rhumb_core::{Curvature, EvalError};
 use rhumb_linalg::Real;
 
 use crate::op::{Adj, Cx, Ins, Loss, LossReport, Tans};
@@ -53,5 +53,31 @@ impl<T: Real> Loss<T> for Mse {
             }
         }
         Ok(report)
+    }
+
+    fn curvature(
+        &self,
+        cx: &Cx<'_, T>,
+        _x: Ins<'_, T>,
+        tx: Tans<'_, T>,
+        of: Curvature,
+        tdx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<(), EvalError> {
+        if of == Curvature::EmpiricalFisher {
+            return Err(EvalError::Unsupported(
+                "squared error has no empirical Fisher matrix here: choose the operator ggn, which for this loss is \
+                 the Fisher matrix up to a factor"
+                    .into(),
+            ));
+        }
+        let w = T::of(cx.weight);
+        let at = |t: Option<&[T]>, j: usize| t.map_or(T::ZERO, |t| t[j]);
+        for (i, d) in tdx.iter_mut().enumerate() {
+            if let Some(d) = d {
+                let w = if i == 0 { w } else { -w };
+                d.each(|j| w * (at(tx[0], j) - at(tx[1], j)));
+            }
+        }
+        Ok(())
     }
 }

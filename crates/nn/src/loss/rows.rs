@@ -1,12 +1,12 @@
 //! The losses of many rows of scores at once.
 
 use rayon::prelude::*;
-use rhumb_core::EvalError;
+use rhumb_core::{Curvature, EvalError};
 use rhumb_linalg::{Real, compiled};
 
 use super::row::{RowStats, row, row_tangent};
 use super::table::LossKind;
-use crate::kernel::simd;
+use crate::kernel::{dot, simd};
 use crate::op::{IGNORE, LossReport};
 
 /// What a pass leaves in the scores.
@@ -17,6 +17,8 @@ pub(super) enum Pass<'a, T> {
     Gradient(T),
     /// The same, and its tangent in place of that of the scores.
     Tangent(T, &'a mut [T]),
+    /// The gradient, and this many times its outer product with itself applied to the tangent of the scores.
+    Outer(T, &'a mut [T]),
 }
 
 /// Row losses of a chunk of scores, in place; the sums come back in row order.
@@ -51,6 +53,16 @@ pub(super) fn rows_in_place<T: Real>(
                     z.fill(T::ZERO);
                     tz.fill(T::ZERO);
                 }
+            });
+        }
+        Pass::Outer(scale, tz) => {
+            rows.zip(tz.par_chunks_mut(vocab)).for_each(|((i, (z, s)), tz)| match live(i) {
+                Some(y) => {
+                    *s = simd!(|| row(kind, z, y, Some(T::ONE)));
+                    let along = scale * dot(z, tz);
+                    tz.iter_mut().zip(z.iter()).for_each(|(t, g)| *t = along * *g);
+                }
+                None => tz.fill(T::ZERO),
             });
         }
     }
@@ -112,6 +124,26 @@ compiled!(
         rows_in_place(kind, z, classes.max(1), |i| labels[i], pass, stats, &mut report).map(|()| report)
     }
 );
+
+/// Replaces tangents of scores by `scale` times the curvature of each row's loss applied to them; `z` is lost.
+pub(super) fn bend_rows<T: Real>(
+    kind: LossKind,
+    of: Curvature,
+    z: &mut [T],
+    tz: &mut [T],
+    (classes, scale): (usize, T),
+    labels: impl Fn(usize) -> u32 + Sync,
+    stats: &mut Vec<RowStats>,
+) -> Result<(), EvalError> {
+    let pass = match of {
+        Curvature::EmpiricalFisher => Pass::Outer(scale, tz),
+        Curvature::Hessian | Curvature::GaussNewton => {
+            refuse_hessian(kind)?;
+            Pass::Tangent(scale, tz)
+        }
+    };
+    rows_in_place(kind, z, classes, labels, pass, stats, &mut LossReport::default())
+}
 
 pub(super) fn refuse_hessian(kind: LossKind) -> Result<(), EvalError> {
     match kind.entry().no_hessian {

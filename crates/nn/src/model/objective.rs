@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use rhumb_core::{EvalError, Layout, Objective, SecondOrder};
+use rhumb_core::{EvalError, Layout, Objective, Product, SecondOrder};
 use rhumb_linalg::Real;
 
 use super::config::ModelError;
@@ -237,6 +237,15 @@ impl<T: Real> Objective<T> for DecoderObjective<T> {
 impl<T: Real> SecondOrder<T> for DecoderObjective<T> {
     fn hvp(&mut self, at: &[T], batch: &TokenBatch, v: &[T], out: &mut [T]) -> Result<(), EvalError> {
         self.with(batch, |t, r| t.hvp(at, r, v, out)).map(|_| ())
+    }
+
+    fn products(
+        &mut self,
+        at: &[T],
+        batch: &TokenBatch,
+        requests: &mut [Product<'_, T>],
+    ) -> Result<(), EvalError> {
+        self.with(batch, |t, r| t.products(at, r, requests)).map(|_| ())
     }
 }
 

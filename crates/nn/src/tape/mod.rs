@@ -5,6 +5,7 @@
 //! buffers from reused pools, so that memory can be counted and nothing is allocated after the first step.
 
 mod backward;
+mod curvature;
 mod exec;
 mod forward;
 mod graph;

@@ -83,6 +83,11 @@ impl<T: Real> Spans<T> {
         self.of[row]
     }
 
+    /// Distinct spans.
+    pub(super) fn count(&self) -> usize {
+        self.list.len()
+    }
+
     pub(super) fn range(&self, k: usize) -> &Range<usize> {
         &self.list[k].range
     }

@@ -7,6 +7,7 @@
 )]
 
 mod conformance;
+mod curvature;
 mod encoder;
 mod gem;
 mod mlp;

@@ -1,4 +1,4 @@
-use rhumb_core::{EvalError, Layout, Objective, SecondOrder};
+use rhumb_core::{EvalError, Layout, Objective, Product, SecondOrder};
 use rhumb_linalg::Real;
 
 use super::{Mlp, MlpBatch, Targets, check_rows};
@@ -141,6 +141,16 @@ impl<T: Real> Objective<T> for MlpObjective<T> {
 impl<T: Real> SecondOrder<T> for MlpObjective<T> {
     fn hvp(&mut self, at: &[T], batch: &MlpBatch<T>, v: &[T], out: &mut [T]) -> Result<(), EvalError> {
         let done = self.with(at.len(), batch, |t, r| t.hvp(at, r, v, out));
+        done.map(|_| ()).map_err(|e| self.locate(at, e))
+    }
+
+    fn products(
+        &mut self,
+        at: &[T],
+        batch: &MlpBatch<T>,
+        requests: &mut [Product<'_, T>],
+    ) -> Result<(), EvalError> {
+        let done = self.with(at.len(), batch, |t, r| t.products(at, r, requests));
         done.map(|_| ()).map_err(|e| self.locate(at, e))
     }
 }

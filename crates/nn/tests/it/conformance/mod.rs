@@ -7,6 +7,8 @@ mod bench;
 mod cases;
 mod long;
 
+use rhumb_core::{Curvature, Product};
+
 use bench::Bench;
 use cases::{Field, cases};
 
@@ -53,6 +55,40 @@ fn the_hessian_product_of_every_operation_equals_differences_of_gradients() {
             let diff: Vec<f64> = got.iter().zip(&want).map(|(a, b)| a - b).collect();
             let err = norm(&diff) / norm(&want).max(1e-3);
             assert!(err < 1e-6, "{}: relative error {err:.1e}", case.name);
+        }
+    }
+}
+
+/// Two blocks that together are everything, cut through the middle of whatever tensors lie there.
+#[test]
+fn products_with_blocks_are_those_of_the_whole_hessian_of_every_operation() {
+    for case in cases::<f64>().iter().filter(|c| c.field != Field::Free) {
+        let mut b = Bench::new(case);
+        let n = b.params.len();
+        let (a, z) = (n / 5, n - n / 3);
+        let blocks = [vec![0..a, z..n], vec![a..z]];
+        let v = b.direction(4);
+        let gather = |block: &[std::ops::Range<usize>], x: &[f64]| -> Vec<f64> {
+            block.iter().flat_map(|r| x[r.clone()].to_vec()).collect()
+        };
+        let vs = blocks.each_ref().map(|block| gather(block, &v));
+        let mut outs = vs.each_ref().map(|v| vec![f64::NAN; v.len()]);
+        let mut requests: Vec<_> = blocks
+            .iter()
+            .zip(&vs)
+            .zip(&mut outs)
+            .map(|((block, v), out)| Product { of: Curvature::Hessian, block, v, out })
+            .collect();
+        let loss = b.with(|t, p, req| t.products(p, req, &mut requests).unwrap().loss);
+        assert!(loss == b.gradient().0, "{}: loss", case.name);
+        for ((block, v), got) in blocks.iter().zip(&vs).zip(&outs) {
+            let mut whole = vec![0.0; n];
+            let mut next = v.iter();
+            block.iter().flat_map(Clone::clone).for_each(|i| whole[i] = *next.next().unwrap());
+            let want = gather(block, &b.hvp(&whole));
+            let diff: Vec<f64> = got.iter().zip(&want).map(|(a, b)| a - b).collect();
+            let err = norm(&diff) / norm(&want).max(1e-9);
+            assert!(err < 1e-12, "{}: block {block:?}, relative error {err:.1e}", case.name);
         }
     }
 }
