@@ -52,6 +52,8 @@ pub(crate) enum Command {
     /// Look at an optimizer by itself.
     #[command(subcommand)]
     Optimizer(cmd::optimizer::Command),
+    /// Measure the spectra of blocks of a model's curvature, and how much they differ.
+    Spectrum(cmd::spectrum::Args),
     /// Memory and traffic of a run on several ranks, before it is started.
     Plan(cmd::plan::Args),
     /// The recipes, with each paper's claim and the recorded verdict.

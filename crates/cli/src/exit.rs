@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-use rhumb_core::{ObserveError, RunError};
+use rhumb_core::{CheckpointError, ObserveError, RunError};
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 16;
@@ -73,6 +73,12 @@ impl From<RunError> for Failure {
     fn from(e: RunError) -> Self {
         let code = if e.is_non_finite() { Code::Numerical } else { Code::Usage };
         Failure::new(code, e)
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(e: CheckpointError) -> Self {
+        Failure::new(Code::Usage, e)
     }
 }
 

@@ -63,6 +63,7 @@ fn dispatch(command: Command, global: Global) -> Result<Output, Failure> {
         Command::Model(c) => cmd::model::run(&c, global),
         Command::Data(c) => cmd::data::run(&c, global),
         Command::Optimizer(c) => cmd::optimizer::run(&c),
+        Command::Spectrum(a) => cmd::spectrum::run(&a, global),
         Command::Plan(a) => cmd::plan::run(&a),
         Command::List(a) => cmd::list::run(&a),
         Command::Show(a) => cmd::show::run(&a),

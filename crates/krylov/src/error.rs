@@ -105,6 +105,14 @@ pub enum KrylovError {
     /// Two densities are not on the same grid.
     #[error("the densities are on different grids: evaluate both on one grid")]
     Grid,
+    /// The off-diagonal of a tridiagonal matrix is too short.
+    #[error("a tridiagonal matrix of {n} rows has {} values beside its diagonal, got {got}", n - 1)]
+    OffDiagonal {
+        /// Rows.
+        n: usize,
+        /// Values given.
+        got: usize,
+    },
     /// A small dense problem failed.
     #[error(transparent)]
     Dense(#[from] DenseError),

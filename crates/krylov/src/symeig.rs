@@ -2,6 +2,7 @@
 
 use faer::{MatRef, Side};
 
+use crate::KrylovError;
 use rhumb_linalg::dense::DenseError;
 
 /// All eigenpairs of a symmetric matrix.
@@ -65,14 +66,14 @@ pub fn symmetric_eigen(a: &[f64], n: usize) -> Result<SymEig, DenseError> {
 /// `alpha.len() - 1` values are read (Lanczos keeps one more).
 ///
 /// # Errors
-/// [`DenseError`] where `beta` is too short or a value is not finite.
+/// [`KrylovError`] where `beta` is too short or a value is not finite.
 ///
 /// # Cost
 /// `O(m^3)` for `m` rows: Krylov spaces have hundreds.
-pub fn tridiagonal_eigen(alpha: &[f64], beta: &[f64]) -> Result<SymEig, DenseError> {
+pub fn tridiagonal_eigen(alpha: &[f64], beta: &[f64]) -> Result<SymEig, KrylovError> {
     let m = alpha.len();
     if beta.len() + 1 < m {
-        return Err(DenseError::OffDiagonal { n: m, got: beta.len() });
+        return Err(KrylovError::OffDiagonal { n: m, got: beta.len() });
     }
     let mut a = vec![0.0; m * m];
     for i in 0..m {
@@ -82,7 +83,7 @@ pub fn tridiagonal_eigen(alpha: &[f64], beta: &[f64]) -> Result<SymEig, DenseErr
             a[i * m + i + 1] = beta[i];
         }
     }
-    symmetric_eigen(&a, m)
+    Ok(symmetric_eigen(&a, m)?)
 }
 
 #[cfg(test)]
@@ -139,7 +140,7 @@ mod tests {
         assert!(matches!(symmetric_eigen(&[f64::NAN], 1), Err(DenseError::Eigenvalues { n: 1 })));
         assert!(matches!(
             tridiagonal_eigen(&[1.0; 3], &[1.0]),
-            Err(DenseError::OffDiagonal { n: 3, got: 1 })
+            Err(KrylovError::OffDiagonal { n: 3, got: 1 })
         ));
         // Zeros on the off-diagonal split the matrix.
         let split = tridiagonal_eigen(&[5.0, 1.0], &[0.0]).unwrap();

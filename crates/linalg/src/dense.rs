@@ -14,14 +14,6 @@ pub enum DenseError {
         /// Values given.
         got: usize,
     },
-    /// The off-diagonal of a tridiagonal matrix is too short.
-    #[error("a tridiagonal matrix of {n} rows has {} values beside its diagonal, got {got}", n - 1)]
-    OffDiagonal {
-        /// Rows.
-        n: usize,
-        /// Values given.
-        got: usize,
-    },
     /// A value is NaN or infinite, or the iteration did not end.
     #[error(
         "the eigenvalues of a matrix of {n} rows could not be computed: check it for values that are not finite"

@@ -20,6 +20,7 @@ pub(crate) mod run;
 pub(crate) mod score;
 pub(crate) mod ship;
 pub(crate) mod show;
+pub(crate) mod spectrum;
 pub(crate) mod train;
 
 use std::path::PathBuf;

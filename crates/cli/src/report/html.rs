@@ -57,6 +57,7 @@ fn section(s: &Section) -> String {
         Section::Table(caption, t) => table(caption, t),
         Section::Lines(p) => figure(&p.svg()),
         Section::Bars(p) => figure(&p.svg()),
+        Section::Heat(p) => figure(&p.svg()),
         Section::Details(summary, t) => {
             format!("<details><summary>{}</summary>\n<pre>{}</pre></details>\n", escape(summary), escape(t))
         }

@@ -2,12 +2,14 @@
 //!
 //! [`Report`] is a builder that knows nothing of runs; [`of_run`] fills it from a run folder.
 
+mod heat;
 mod html;
 mod plot;
 mod run;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::heat::HeatMap;
 pub(crate) use self::plot::{BarPlot, LinePlot, Series};
 pub(crate) use self::run::{arms, metric_table, of_run};
 use crate::table::Table;
@@ -37,6 +39,8 @@ pub(crate) enum Section {
     Lines(LinePlot),
     /// Bars.
     Bars(BarPlot),
+    /// A square of cells.
+    Heat(HeatMap),
     /// A long text that is folded away, e.g. the configuration.
     Details(String, String),
 }
@@ -97,6 +101,7 @@ impl Report {
         let plot = |s: &Section| match s {
             Section::Lines(p) => Some(p.svg()),
             Section::Bars(p) => Some(p.svg()),
+            Section::Heat(p) => Some(p.svg()),
             _ => None,
         };
         self.sections.iter().filter_map(plot).collect()
@@ -113,7 +118,9 @@ impl Report {
                 Section::Heading(t) => format!("\n## {t}\n"),
                 Section::Text(t) => format!("\n{t}\n"),
                 Section::Table(caption, t) => format!("\n{caption}\n\n{}", markdown_table(t)),
-                Section::Lines(LinePlot { title, .. }) | Section::Bars(BarPlot { title, .. }) => {
+                Section::Lines(LinePlot { title, .. })
+                | Section::Bars(BarPlot { title, .. })
+                | Section::Heat(HeatMap { title, .. }) => {
                     format!("\n(plot in the HTML report: {title})\n")
                 }
                 Section::Details(summary, t) => format!("\n{summary}:\n\n```\n{}\n```\n", t.trim_end()),

@@ -421,3 +421,43 @@ fn an_interruption_ends_after_a_question_and_tells_how_to_go_on() {
         assert_eq!(outcome["steps"].as_u64().unwrap() as usize, lines());
     }
 }
+
+#[test]
+fn two_evaluations_are_paired_over_their_questions() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let mut other = model();
+    other.tensors.values_mut().for_each(|t| t.data.iter_mut().for_each(|x| *x *= 2.0));
+    let n = save(&other, &dir.path().join("n"));
+    let (one, two) = (dir.path().join("one.jsonl"), dir.path().join("two.jsonl"));
+    let texts = ["hello there", "one two three four", "so it goes", "a", "bc"];
+    let lines: Vec<String> = texts.iter().map(|t| json!({ "text": t }).to_string()).collect();
+    fs::write(&one, lines.join("\n")).unwrap();
+    fs::write(&two, lines[1..].join("\n")).unwrap();
+    let out = |n: &str| dir.path().join(n);
+    let ce = |m: &str, name: &str, data: &Path| {
+        let found = eval(m, &out(name), &["ppl", "--data", text(data)]).json();
+        found["measures"]["cross_entropy"]["value"].as_f64().unwrap()
+    };
+    let (a, b) = (ce(&m, "a", &one), ce(&n, "b", &one));
+    let told = rhumb(&["compare", text(&out("a")), text(&out("b")), "--metric", "ce", "--json"]).json();
+    assert_eq!(told["questions"], 5);
+    let ce_of = &told["metrics"][0];
+    close(&ce_of["difference"]["mean"], b - a);
+    let (low, high) = (&ce_of["difference"]["low"], &ce_of["difference"]["high"]);
+    assert!(low.as_f64().unwrap() < b - a && b - a < high.as_f64().unwrap(), "{ce_of}");
+    let mean =
+        |side: &str| ce_of[side].as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).sum::<f64>() / 5.0;
+    assert!((mean("first") - a).abs() < 1e-9 && (mean("second") - b).abs() < 1e-9);
+    let same = rhumb(&["compare", text(&out("a")), text(&out("a")), "--json"]).json();
+    assert!(same["metrics"].as_array().unwrap().iter().all(|m| m["verdict"] == "equal"));
+    ce(&m, "c", &two);
+    refused(&["compare", text(&out("a")), text(&out("c"))], 2, &["read different data"]);
+    let (file, large) = (problems(dir.path()), large(dir.path()));
+    eval(&large, &out("g"), &["gsm8k", "--data", &file, "--max-new", "4"]).json();
+    eval(&large, &out("h"), &["gsm8k", "--data", &file, "--max-new", "4", "-n", "2"]).json();
+    refused(&["compare", text(&out("a")), text(&out("g"))], 2, &["eval/ppl and eval/gsm8k"]);
+    let told = rhumb(&["compare", text(&out("g")), text(&out("h")), "--metric", "right", "--json"]).json();
+    assert_eq!(told["questions"], 3);
+    refused(&["compare", text(&out("g")), text(&out("h")), "--metric", "rigth"], 2, &["right"]);
+}

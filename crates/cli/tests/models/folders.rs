@@ -102,6 +102,18 @@ fn a_run_that_goes_on_removes_what_a_killed_one_left() {
     }
 }
 
+/// As a run that was killed while it still read its data.
+#[test]
+fn a_folder_with_nothing_but_spilled_tokens_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let m = save(&model(), &dir.path().join("m"));
+    let (d, out) = (data(dir.path(), None), dir.path().join("run"));
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("tokens.tmp"), "part").unwrap();
+    assert_eq!(train(&m, &d, &out, &[]).code, 0);
+    assert!(!out.join("tokens.tmp").exists());
+}
+
 #[test]
 fn the_time_of_a_template_is_recorded_and_taken_again() {
     let dir = tempfile::tempdir().unwrap();

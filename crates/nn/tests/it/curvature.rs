@@ -4,8 +4,8 @@ use rhumb_core::{Curvature, EvalError, Objective, Product, SecondOrder};
 use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{
-    Decoder, DecoderConfig, DecoderObjective, Family, Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Targets,
-    TokenBatch, init,
+    Decoder, DecoderConfig, DecoderObjective, Family, Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective,
+    Targets, TokenBatch, init,
 };
 use rhumb_nn::op::IGNORE;
 use rhumb_nn::ops::Act;
@@ -18,8 +18,7 @@ fn random(n: usize, seed: u64) -> Vec<f64> {
 }
 
 fn net(sizes: &[usize], loss: MlpLoss) -> (MlpObjective<f64>, Vec<f64>, MlpBatch<f64>) {
-    let m =
-        Mlp::new(MlpConfig { sizes: sizes.to_vec(), activation: Act::Tanh, bias: true, loss }).unwrap();
+    let m = Mlp::new(MlpConfig { sizes: sizes.to_vec(), activation: Act::Tanh, bias: true, loss }).unwrap();
     let targets = match loss {
         MlpLoss::Mse => Targets::Values(random(ROWS * m.outputs(), 3)),
         _ => Targets::Labels((0..ROWS).map(|i| (i % m.outputs()) as u32).collect()),

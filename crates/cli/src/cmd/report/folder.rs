@@ -12,6 +12,9 @@ use crate::table::{Table, bytes, seconds};
 /// The file with what a command says about its finished run.
 pub(crate) const SUMMARY: &str = "summary.json";
 
+/// Tokens that outgrew memory while a run read its data: all that is left of one that was killed there.
+pub(crate) const SPILL: &str = "tokens.tmp";
+
 /// What a command says about its finished run, beside the files that every run has.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Summary {
@@ -49,7 +52,8 @@ impl Summary {
 
 /// Refuses a folder that holds anything, before work is done for it.
 pub(crate) fn only_fresh(out: &Path, resumable: bool) -> Result<(), Failure> {
-    let empty = std::fs::read_dir(out).map_or(true, |mut d| d.next().is_none());
+    let kept = |e: &std::fs::DirEntry| e.file_name() != SPILL;
+    let empty = std::fs::read_dir(out).map_or(true, |d| !d.flatten().any(|e| kept(&e)));
     if empty {
         return Ok(());
     }

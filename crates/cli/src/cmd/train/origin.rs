@@ -71,7 +71,7 @@ pub(crate) fn same_run(folder: &Path, earlier: &Manifest, now: &Manifest) -> Res
         )));
     }
     let changed = |key: &&str| earlier.versions.get(*key) != now.versions.get(*key);
-    let named = ["model", "data", "eval data", "template", "adapter", "scorer", "encoder"];
+    let named = ["model", "models", "data", "eval data", "template", "adapter", "scorer", "encoder"];
     let files: Vec<&str> = named.into_iter().filter(changed).collect();
     if files.is_empty() {
         return Ok(());

@@ -8,6 +8,7 @@ use rhumb_lm::data::{
 use serde_json::json;
 
 use super::setup::named;
+use crate::cmd::report::folder::SPILL;
 use crate::cmd::train::SftSettings;
 use crate::exit::{Code, Failure};
 use crate::lm::LanguageModel;
@@ -17,8 +18,6 @@ use crate::table::counted;
 
 /// Tokens may take this part of the memory of the process before they move to a file.
 const SHARE: u64 = 8;
-/// Name of that file in the folder of a run.
-const SPILL: &str = "tokens.tmp";
 /// Lines of dropped rows that are told on the screen.
 const TOLD: usize = 10;
 

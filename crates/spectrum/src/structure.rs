@@ -1,0 +1,170 @@
+//! Where the entries of a curvature matrix lie.
+
+use std::ops::Range;
+
+use rhumb_core::SecondOrder;
+use rhumb_krylov::symmetric_eigen;
+use rhumb_linalg::Real;
+use rhumb_linalg::vec::norm;
+use serde::{Deserialize, Serialize};
+
+use crate::operator::normal;
+use crate::{BlockAt, CurvatureOf, SpectrumError};
+
+/// The most parameters of a matrix that is written out: 200 MB of `f64`.
+const DENSE: usize = 5000;
+
+/// A block of the matrix, entry by entry, row-major: a product for every column.
+///
+/// # Errors
+/// [`SpectrumError::Setting`] for more than 5000 parameters; a failed product.
+pub fn dense<T: Real, P: SecondOrder<T>>(
+    of: &mut CurvatureOf<'_, T, P>,
+    block: &BlockAt,
+) -> Result<Vec<f64>, SpectrumError> {
+    let n = block.dim();
+    if n > DENSE {
+        return Err(SpectrumError::Setting(format!(
+            "block {} has {n} parameters: a matrix is written out for {DENSE} at most",
+            block.name
+        )));
+    }
+    let (mut a, mut v, mut out) = (vec![0.0; n * n], vec![T::ZERO; n], vec![Vec::new()]);
+    for j in 0..n {
+        v[j] = T::ONE;
+        of.products(&[block], &[&v], &mut out)?;
+        v[j] = T::ZERO;
+        for (i, x) in out[0].iter().enumerate() {
+            a[i * n + j] = x.f64();
+        }
+    }
+    Ok(a)
+}
+
+/// Squared Frobenius norms of the blocks of a matrix of `n` rows between parts of its rows and columns, `[parts, parts]`.
+pub fn block_norms(a: &[f64], n: usize, parts: &[Range<usize>]) -> Vec<f64> {
+    let square = |r: &Range<usize>, c: &Range<usize>| {
+        r.clone().map(|i| a[i * n..][c.clone()].iter().map(|x| x * x).sum::<f64>()).sum::<f64>()
+    };
+    parts.iter().flat_map(|r| parts.iter().map(move |c| square(r, c))).collect()
+}
+
+/// `tau = sum_i |a_ii| / sum_ij |a_ij|`: 1 for a diagonal matrix, about `1 / n` for one without structure.
+pub fn tau(a: &[f64], n: usize) -> f64 {
+    let all: f64 = a.iter().map(|x| x.abs()).sum();
+    let diagonal: f64 = (0..n).map(|i| a[i * n + i].abs()).sum();
+    if all > 0.0 { diagonal / all } else { 1.0 }
+}
+
+/// How much of the squared Frobenius norm of a matrix lies inside diagonal blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Diagonality {
+    /// The share, between 0 and 1.
+    pub share: f64,
+    /// Its standard error over the random vectors, by the jackknife.
+    pub error: f64,
+    /// The share that entries of equal size everywhere would have.
+    pub unstructured: f64,
+    /// Products that it took.
+    pub products: usize,
+}
+
+/// The share of the squared Frobenius norm of the block `outer` that lies inside the diagonal blocks of its `parts`,
+/// estimated with `probes` random vectors in each of `sample` parts at even distances: `E |C z|^2 = |C|_F^2` for normal
+/// `z`, over the columns of a part.
+///
+/// # Errors
+/// [`SpectrumError::Setting`] for fewer than two vectors in all, no part, or one outside `outer`; a failed product.
+///
+/// # Cost
+/// `min(sample, parts) * probes` products with `outer`.
+pub fn block_diagonality<T: Real, P: SecondOrder<T>>(
+    of: &mut CurvatureOf<'_, T, P>,
+    outer: &BlockAt,
+    parts: &[BlockAt],
+    (probes, sample): (usize, usize),
+    seed: u64,
+) -> Result<Diagonality, SpectrumError> {
+    let chosen = spread(parts.len(), sample);
+    if chosen.len() * probes < 2 {
+        return Err(SpectrumError::Setting(
+            "a share needs two random vectors and one part at least".to_owned(),
+        ));
+    }
+    let places: Vec<Vec<Range<usize>>> = parts.iter().map(|p| within(outer, p)).collect::<Result<_, _>>()?;
+    let (mut z, mut out) = (vec![T::ZERO; outer.dim()], vec![Vec::new()]);
+    // Inside and in all, of each vector.
+    let mut sums = Vec::with_capacity(chosen.len() * probes);
+    for &i in &chosen {
+        for k in 0..probes {
+            let draw: Vec<T> = normal(parts[i].dim(), seed, &format!("share/{k}/{}", parts[i].name));
+            z.fill(T::ZERO);
+            let mut from = 0;
+            for r in &places[i] {
+                z[r.clone()].copy_from_slice(&draw[from..from + r.len()]);
+                from += r.len();
+            }
+            of.products(&[outer], &[&z], &mut out)?;
+            let inside: f64 = places[i].iter().map(|r| norm(&out[0][r.clone()]).powi(2)).sum();
+            sums.push((inside, norm(&out[0]).powi(2)));
+        }
+    }
+    let of_all = |skip: Option<usize>| {
+        let kept = sums.iter().enumerate().filter(|(k, _)| Some(*k) != skip);
+        let (inside, all) = kept.fold((0.0, 0.0), |(a, b), (_, s)| (a + s.0, b + s.1));
+        if all > 0.0 { inside / all } else { 1.0 }
+    };
+    let n = sums.len() as f64;
+    let left: Vec<f64> = (0..sums.len()).map(|k| of_all(Some(k))).collect();
+    let mean = left.iter().sum::<f64>() / n;
+    let error = ((n - 1.0) / n * left.iter().map(|x| (x - mean).powi(2)).sum::<f64>()).sqrt();
+    let columns: usize = chosen.iter().map(|i| parts[*i].dim()).sum();
+    let square = |i: &usize| (parts[*i].dim() as f64).powi(2);
+    let unstructured = chosen.iter().map(square).sum::<f64>() / (columns * outer.dim()) as f64;
+    Ok(Diagonality { share: of_all(None), error, unstructured, products: sums.len() })
+}
+
+/// `count` of `n` numbers at even distances, all where there are fewer.
+fn spread(n: usize, count: usize) -> Vec<usize> {
+    if count >= n {
+        return (0..n).collect();
+    }
+    (0..count).map(|i| i * n / count).collect()
+}
+
+/// Where a part lies among the parameters of the block around it.
+fn within(outer: &BlockAt, part: &BlockAt) -> Result<Vec<Range<usize>>, SpectrumError> {
+    let mut offset = 0;
+    let mut found = Vec::new();
+    for o in &outer.pieces {
+        for r in part.pieces.iter().filter(|r| o.start <= r.start && r.end <= o.end) {
+            found.push(offset + r.start - o.start..offset + r.end - o.start);
+        }
+        offset += o.len();
+    }
+    if found.len() == part.pieces.len() {
+        return Ok(found);
+    }
+    Err(SpectrumError::Setting(format!("{} does not lie inside {}", part.name, outer.name)))
+}
+
+/// How a diagonal preconditioner changes the condition number of a symmetric positive definite matrix:
+/// `r = kappa(D^1/2 A D^1/2) / kappa(A)`; below 1 it helps. With `d_i = 1 / |g_i|` it is the simplified Adam's.
+///
+/// `None` for a matrix that is not positive definite or a diagonal that is not positive.
+///
+/// # Reference
+/// Zhang et al., NeurIPS 2024, section 4, Theorem 1 names `r * kappa` of each block.
+pub fn preconditioned_condition(a: &[f64], d: &[f64]) -> Option<f64> {
+    let n = d.len();
+    if a.len() != n * n || d.iter().any(|x| x.is_nan() || *x <= 0.0) {
+        return None;
+    }
+    let condition = |m: &[f64]| {
+        let e = symmetric_eigen(m, n).ok()?.values;
+        let (low, high) = (*e.first()?, *e.last()?);
+        (low > 0.0).then_some(high / low)
+    };
+    let scaled: Vec<f64> = (0..n * n).map(|k| a[k] * (d[k / n] * d[k % n]).sqrt()).collect();
+    Some(condition(&scaled)? / condition(a)?)
+}
