@@ -47,6 +47,8 @@ pub(crate) struct Token;
 pub(crate) mod act;
 pub(crate) mod attention;
 pub(crate) mod norm;
+pub(crate) mod plane;
+pub(crate) mod window;
 
 use rayon::prelude::*;
 use rhumb_linalg::Real;

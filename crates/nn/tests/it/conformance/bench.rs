@@ -13,6 +13,7 @@ pub(super) struct Bench<T: Real> {
     tape: Tape<T>,
     pub(super) params: Vec<T>,
     target: Vec<T>,
+    frozen: Vec<T>,
     ids: Vec<u32>,
     positions: Vec<u32>,
     spans: Vec<(u32, u32)>,
@@ -34,6 +35,7 @@ impl<T: Real> Bench<T> {
             tape: Tape::new(g).unwrap(),
             params,
             target,
+            frozen: [0.3, -0.2, 0.7, 1.9].map(T::of).to_vec(),
             ids: vec![3, 1, 3, 8, 0, 3],
             positions,
             spans,
@@ -51,7 +53,7 @@ impl<T: Real> Bench<T> {
             targets: &self.targets,
             inputs: if len == 0 { &[] } else { &inputs },
         };
-        let req = Request { frozen: &[], data, weight: 0.3, seed: Some(11) };
+        let req = Request { frozen: &self.frozen, data, weight: 0.3, seed: Some(11) };
         f(&mut self.tape, &self.params, req)
     }
 

@@ -35,7 +35,7 @@ pub(super) struct Case<T: Real> {
 }
 
 /// Puts the operation under test into a graph.
-type Build<T> = Box<dyn Fn(&mut Graph<T>, &mut Shapes)>;
+pub(super) type Build<T> = Box<dyn Fn(&mut Graph<T>, &mut Shapes)>;
 
 /// Hands out parameter spans one after another.
 #[derive(Default)]
@@ -44,7 +44,7 @@ pub(super) struct Shapes {
 }
 
 impl Shapes {
-    fn take(&mut self, n: usize) -> Src {
+    pub(super) fn take(&mut self, n: usize) -> Src {
         let range = self.used..self.used + n;
         self.used += n;
         Src::Param(Span { range, trainable: true })
@@ -52,12 +52,12 @@ impl Shapes {
 }
 
 /// Turns a parameter span into a variable, so that operations on variables are differentiated as well.
-fn var<T: Real>(g: &mut Graph<T>, s: &mut Shapes, n: usize) -> Var {
+pub(super) fn var<T: Real>(g: &mut Graph<T>, s: &mut Shapes, n: usize) -> Var {
     let p = s.take(n);
     g.push(Activation { len: n, act: Act::Tanh }, &[p])
 }
 
-fn end<T: Real>(g: &mut Graph<T>, y: Var, n: usize) {
+pub(super) fn end<T: Real>(g: &mut Graph<T>, y: Var, n: usize) {
     let target = g.input(n, false);
     g.finish(Mse { len: n }, &[y.into(), target.into()]);
 }
@@ -274,5 +274,6 @@ pub(super) fn cases<T: Real>() -> Vec<Case<T>> {
         }),
     ];
     all.extend(losses());
+    all.extend(super::vision::cases());
     all
 }

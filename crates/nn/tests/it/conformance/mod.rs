@@ -6,6 +6,7 @@
 mod bench;
 mod cases;
 mod long;
+mod vision;
 
 use rhumb_core::{Curvature, Product};
 
