@@ -15,8 +15,8 @@ use rhumb_linalg::Real;
 use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::{LOSSES, LossKind};
 use rhumb_nn::model::{
-    Decoder, DecoderConfig, DecoderObjective, LoraConfig, Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective,
-    Targets, TokenBatch, init,
+    Decoder, DecoderConfig, DecoderObjective, ImageBatch, ImageConfig, ImageModel, ImageNet, ImageObjective,
+    LoraConfig, Mlp, MlpBatch, MlpConfig, MlpLoss, MlpObjective, Statistics, Targets, TokenBatch, init,
 };
 use rhumb_nn::ops::Act;
 use rhumb_optim::{Kind, OptimizerConfig};
@@ -190,6 +190,28 @@ fn check_perceptron<T: Real>(loss: MlpLoss) {
     assert_eq!(allocations(|| (0..5).for_each(|_| step())), (0, 0), "{} perceptron, {loss:?}", T::NAME);
 }
 
+fn check_images<T: Real>(net: ImageNet) {
+    let config = ImageConfig { image: [2, 12, 12], classes: 4, net };
+    let (model, rows) = (ImageModel::new(config.clone()).unwrap(), 20);
+    let labels = (0..rows).map(|i| i as u32 % 4).collect();
+    let batch = ImageBatch { rows, images: vec![T::ONE; rows * model.inputs()], labels, weight: 0.0 };
+    let mut params: Vec<T> = model.init(1);
+    let mut optimizer = OptimizerConfig::default().build::<T>(model.layout()).unwrap();
+    let mut objective = ImageObjective::new(model, LossKind::Ce, Statistics::Batch);
+    let (mut grad, mut product, mut outputs) = (params.clone(), params.clone(), vec![T::ZERO; rows * 4]);
+    let mut step = || {
+        objective.statistics = Statistics::Batch;
+        objective.value_grad(&params, &batch, &mut grad).unwrap();
+        objective.track(0.1);
+        optimizer.step(1e-3, &mut params, &grad);
+        objective.statistics = Statistics::Running;
+        objective.hvp(&params, &batch, &grad, &mut product).unwrap();
+        objective.predict(&params, rows, &batch.images, &mut outputs).unwrap();
+    };
+    step();
+    assert_eq!(allocations(|| (0..5).for_each(|_| step())), (0, 0), "{} {config:?}", T::NAME);
+}
+
 /// Most allocations of two threads in ten times a step: a thread that comes to a kind of task later than in the
 /// first step makes its own packing and task buffers then, once each.
 const LATE: usize = 40;
@@ -217,6 +239,12 @@ fn after_the_first_step_nothing_is_allocated() {
         for loss in [MlpLoss::CrossEntropy, MlpLoss::Mse] {
             check_perceptron::<f32>(loss);
             check_perceptron::<f64>(loss);
+        }
+        let vit = ImageNet::Vit { patch: 4, width: 8, layers: 1, heads: 2, ffn: 8, class_token: true };
+        let resnet = ImageNet::PreactResnet { width: 4, blocks: vec![1, 1] };
+        for net in [ImageNet::Lenet { activation: Act::Relu }, resnet, vit] {
+            check_images::<f32>(net.clone());
+            check_images::<f64>(net);
         }
     });
     check_late(2);

@@ -19,6 +19,14 @@ pub enum ModelError {
     /// The batch does not fit the model.
     #[error("{0}")]
     Batch(String),
+    /// A layer of a net does not fit what it reads.
+    #[error("{layer}: {what}")]
+    Layer {
+        /// Its name.
+        layer: String,
+        /// What is wrong and what to try.
+        what: String,
+    },
     /// The widths of a perceptron make no sense.
     #[error("layer sizes {sizes:?}: {what}")]
     Sizes {

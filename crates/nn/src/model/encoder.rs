@@ -11,6 +11,10 @@ use crate::op::Data;
 use crate::ops::{Act, Activation, Attention, Embed, LayerNorm, Linear};
 use crate::tape::{Graph, Span, Src, Tape, Var};
 
+mod masked;
+
+pub use masked::{MaskedEncoder, MaskedObjective, Masking};
+
 /// The shape of an encoder, read from the `config.json` of a BERT.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncoderConfig {
@@ -140,33 +144,22 @@ impl Encoder {
     /// # Errors
     /// A missing tensor, a wrong shape, a value that is not finite.
     pub fn load<T: Real>(&self, from: &dyn Tensors) -> Result<Vec<T>, ModelError> {
-        let find = |name: &str| from.tensor(name).or_else(|| from.tensor(&format!("bert.{name}")));
-        let bad = |name: &str, what: String| ModelError::Tensor { name: name.to_owned(), what };
-        let mut out = vec![T::ZERO; self.layout.len()];
-        for b in self.layout.blocks() {
-            let (shape, data) =
-                find(&b.name).ok_or_else(|| bad(&b.name, "missing: is this the file of a BERT?".into()))?;
-            if shape != b.shape || data.len() != b.range.len() {
-                return Err(bad(
-                    &b.name,
-                    format!("shape {shape:?}, the configuration asks for {:?}", b.shape),
-                ));
-            }
-            if let Some(v) = data.iter().find(|v| !v.is_finite()) {
-                return Err(bad(&b.name, format!("has the value {v}: the file is damaged")));
-            }
-            out[b.range.clone()].iter_mut().zip(data).for_each(|(o, d)| *o = T::of(f64::from(*d)));
-        }
-        if let Some((shape, data)) = find(SEGMENTS) {
-            let width = self.config.width;
-            if shape.last() != Some(&width) || data.len() < width {
-                return Err(bad(SEGMENTS, format!("shape {shape:?}, its rows should have {width} columns")));
-            }
-            for row in out[self.position.clone()].chunks_mut(width) {
-                row.iter_mut().zip(data).for_each(|(p, s)| *p += T::of(f64::from(*s)));
-            }
-        }
+        let mut out = read_tensors(&self.layout, from)?;
+        self.add_segment(from, &mut out)?;
         Ok(out)
+    }
+
+    /// Adds the first row of the segment table to every position.
+    fn add_segment<T: Real>(&self, from: &dyn Tensors, out: &mut [T]) -> Result<(), ModelError> {
+        let Some((shape, data)) = find(from, SEGMENTS) else { return Ok(()) };
+        let width = self.config.width;
+        if shape.last() != Some(&width) || data.len() < width {
+            return Err(bad(SEGMENTS, format!("shape {shape:?}, its rows should have {width} columns")));
+        }
+        for row in out[self.position.clone()].chunks_mut(width) {
+            row.iter_mut().zip(data).for_each(|(p, s)| *p += T::of(f64::from(*s)));
+        }
+        Ok(())
     }
 
     /// The computation for batches of one shape; returns the last hidden states.
@@ -278,6 +271,31 @@ impl Encoder {
         };
         Ok(rows.iter().enumerate().map(pooled).collect())
     }
+}
+
+fn bad(name: &str, what: String) -> ModelError {
+    ModelError::Tensor { name: name.to_owned(), what }
+}
+
+fn find<'a>(from: &'a dyn Tensors, name: &str) -> Option<(&'a [usize], &'a [f32])> {
+    from.tensor(name).or_else(|| from.tensor(&format!("bert.{name}")))
+}
+
+/// Copies the tensors of a layout.
+fn read_tensors<T: Real>(layout: &Layout, from: &dyn Tensors) -> Result<Vec<T>, ModelError> {
+    let mut out = vec![T::ZERO; layout.len()];
+    for b in layout.blocks() {
+        let (shape, data) =
+            find(from, &b.name).ok_or_else(|| bad(&b.name, "missing: is this the file of a BERT?".into()))?;
+        if shape != b.shape || data.len() != b.range.len() {
+            return Err(bad(&b.name, format!("shape {shape:?}, the configuration asks for {:?}", b.shape)));
+        }
+        if let Some(v) = data.iter().find(|v| !v.is_finite()) {
+            return Err(bad(&b.name, format!("has the value {v}: the file is damaged")));
+        }
+        out[b.range.clone()].iter_mut().zip(data).for_each(|(o, d)| *o = T::of(f64::from(*d)));
+    }
+    Ok(out)
 }
 
 fn span(range: &Range<usize>) -> Src {

@@ -56,7 +56,7 @@ impl TokenBatch {
         self.targets.iter().filter(|t| **t != IGNORE).count()
     }
 
-    fn data<T>(&self) -> Data<'_, T> {
+    pub(crate) fn data<T>(&self) -> Data<'_, T> {
         Data {
             ids: &self.ids,
             positions: &self.positions,

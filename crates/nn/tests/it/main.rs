@@ -13,3 +13,4 @@ mod gem;
 mod mlp;
 mod parity;
 mod tape;
+mod vision;
