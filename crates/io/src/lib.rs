@@ -1,4 +1,5 @@
-//! Files: model folders, GGUF, safetensors, tokenizers, chat templates, tokens and Parquet tables; answers as text.
+//! Files: model folders, GGUF, safetensors, tokenizers, chat templates, tokens, images and Parquet tables; answers as
+//! text.
 //!
 //! The model on disk is a folder in the layout of the Hugging Face Hub: `config.json`, `model.safetensors` (or
 //! shards with an index), `tokenizer.json`, `tokenizer_config.json`. Everything else is converted to and from
@@ -11,6 +12,7 @@ mod error;
 pub mod gguf;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod idx;
 pub mod model_dir;
 #[cfg(feature = "parquet")]
 pub mod parquet;

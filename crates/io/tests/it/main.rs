@@ -6,6 +6,7 @@ mod convert;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
+mod idx;
 mod model_dir;
 mod real;
 mod safetensors;
