@@ -298,7 +298,7 @@ impl Conv2d {
             let columns = part.images.len() * part.rows.len() * self.window.out()[1];
             for group in 0..self.groups {
                 let (ch, at) = (self.channels(group), group * m * k);
-                for s in terms {
+                for s in terms.iter().filter(|s| s.x.is_some() || s.w.is_some()) {
                     self.collect(cut, group, &part, &s.dy[dy_from..], tile);
                     if let (true, Some(x)) = (want_w, s.x) {
                         gather(cut.parallel(), ch, &x[from..], &part, col, ld);

@@ -1,4 +1,4 @@
-use rhumb_core::{EvalError, Layout, Objective, Role, SecondOrder};
+use rhumb_core::{EvalError, Layout, Objective, Product, Role, SecondOrder};
 use rhumb_linalg::rng::Rng;
 use rhumb_linalg::{Real, compiled};
 
@@ -242,6 +242,16 @@ impl<T: Real> Objective<T> for MaskedObjective<T> {
 impl<T: Real> SecondOrder<T> for MaskedObjective<T> {
     fn hvp(&mut self, at: &[T], batch: &TokenBatch, v: &[T], out: &mut [T]) -> Result<(), EvalError> {
         let done = self.with(at.len(), batch, |t, r| t.hvp(at, r, v, out));
+        done.map(|_| ()).map_err(|e| self.locate(at, e))
+    }
+
+    fn products(
+        &mut self,
+        at: &[T],
+        batch: &TokenBatch,
+        requests: &mut [Product<'_, T>],
+    ) -> Result<(), EvalError> {
+        let done = self.with(at.len(), batch, |t, r| t.products(at, r, requests));
         done.map(|_| ()).map_err(|e| self.locate(at, e))
     }
 }

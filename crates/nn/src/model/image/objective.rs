@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use rhumb_core::{EvalError, Layout, Objective, SecondOrder};
+use rhumb_core::{EvalError, Layout, Objective, Product, SecondOrder};
 use rhumb_linalg::Real;
 
 use super::{ImageModel, Statistics};
@@ -260,6 +260,16 @@ impl<T: Real> Objective<T> for ImageObjective<T> {
 impl<T: Real> SecondOrder<T> for ImageObjective<T> {
     fn hvp(&mut self, at: &[T], batch: &ImageBatch<T>, v: &[T], out: &mut [T]) -> Result<(), EvalError> {
         let done = self.with(at.len(), batch, |t, r| t.hvp(at, r, v, out));
+        done.map(|_| ()).map_err(|e| self.locate(at, e))
+    }
+
+    fn products(
+        &mut self,
+        at: &[T],
+        batch: &ImageBatch<T>,
+        requests: &mut [Product<'_, T>],
+    ) -> Result<(), EvalError> {
+        let done = self.with(at.len(), batch, |t, r| t.products(at, r, requests));
         done.map(|_| ()).map_err(|e| self.locate(at, e))
     }
 }

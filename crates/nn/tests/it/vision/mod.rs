@@ -4,7 +4,7 @@ mod ops;
 mod parity;
 mod refusals;
 
-use rhumb_core::{Objective, Role, SecondOrder};
+use rhumb_core::{Curvature, Objective, Product, Role, SecondOrder};
 use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{
@@ -157,4 +157,44 @@ fn tokens_are_hidden_in_the_shares_of_the_paper() {
     assert!((share(&|i| b.ids[*i] == ids[*i]) - 0.1).abs() < 0.03);
     assert!((0..ids.len()).all(|i| b.targets[i] != IGNORE || b.ids[i] == ids[i]));
     assert!(b.spans.iter().all(|s| *s == (0, 100)) && b.positions[205] == 5);
+}
+
+#[test]
+fn blocks_of_the_hessian_are_parts_of_it_and_gauss_newton_is_symmetric_and_positive() {
+    let m = resnet();
+    let (b, p) = (images(&m, 6), m.init::<f64>(2));
+    let names = ["conv1.weight", "layer1.0.bn2.weight", "layer2.0.downsample.0.weight"];
+    let blocks = names.map(|n| m.layout().find(n).unwrap().range.clone());
+    for statistics in [Statistics::Batch, Statistics::Running] {
+        let mut o = ImageObjective::new(m.clone(), LossKind::Ce, statistics);
+        for block in &blocks {
+            let (u, v) = (normal(block.len(), 1), normal(block.len(), 2));
+            let mut product = |of: Curvature, v: &[f64]| {
+                let mut out = vec![f64::NAN; v.len()];
+                let block = std::slice::from_ref(block);
+                o.products(&p, &b, &mut [Product { of, block, v, out: &mut out }]).unwrap();
+                out
+            };
+            let part = product(Curvature::Hessian, &v);
+            for of in [Curvature::GaussNewton, Curvature::EmpiricalFisher] {
+                let (gu, gv) = (product(of, &u), product(of, &v));
+                assert!(
+                    (dot(&u, &gv) - dot(&v, &gu)).abs() < 1e-12 * dot(&gv, &gv).sqrt() * dot(&u, &u).sqrt()
+                );
+                assert!(dot(&v, &gv) > 0.0, "{of:?}");
+                let off = gv.iter().zip(&part).map(|(g, h)| (g - h).abs()).fold(0.0, f64::max);
+                // With constant statistics the scores are piecewise linear in each tensor.
+                if (statistics, of) == (Statistics::Running, Curvature::GaussNewton) {
+                    assert!(off < 1e-12 * dot(&part, &part).sqrt(), "{off:e}");
+                } else {
+                    assert!(off > 1e-6, "{of:?} is the Hessian");
+                }
+            }
+            let (mut whole, mut hv) = (vec![0.0; p.len()], vec![f64::NAN; p.len()]);
+            whole[block.clone()].copy_from_slice(&v);
+            o.hvp(&p, &b, &whole, &mut hv).unwrap();
+            let scale = dot(&part, &part).sqrt();
+            assert!(hv[block.clone()].iter().zip(&part).all(|(h, p)| (h - p).abs() < 1e-12 * scale));
+        }
+    }
 }
