@@ -37,7 +37,9 @@ fn main() -> ExitCode {
         ["lint"] => gate::lints(&root),
         ["fixtures", papers @ ..] => fixtures::run(&root, papers),
         ["claims"] => gate::claims(&root),
-        ["bench-peer", what @ ("lm" | "layer" | "head" | "optim" | "cnn"), rest @ ..] => peer::run(&root, what, rest),
+        ["bench-peer", what @ ("lm" | "layer" | "head" | "optim" | "cnn"), rest @ ..] => {
+            peer::run(&root, what, rest)
+        }
         ["python", script] => venv::python(&root, Path::new(script)).map(|p| println!("{}", p.display())),
         ["build-time"] => build_time::run(&root),
         [] | ["help" | "--help" | "-h"] => {

@@ -30,13 +30,21 @@ pub fn js(p: &[f64], q: &[f64]) -> f64 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Axis {
-    /// Eigenvalues divided by the magnitude of the `k`-th largest one: the papers' normalisation, with `k = 10`.
+    /// Eigenvalues as they are. With [`Axis::OFFICIAL`] as the width this is the density of the paper's code, and means
+    /// something beside the scale of the loss only.
     #[default]
+    Raw,
+    /// Eigenvalues divided by the magnitude of the tenth-largest one, as in the paper's plots.
     Scaled,
     /// The logarithm (base 10) of the magnitudes, unscaled: spectra that differ by a factor differ.
     Log,
     /// The logarithm (base 10) of the magnitudes, scaled as above: only the shape counts.
     ScaledLog,
+}
+
+impl Axis {
+    /// The width of the Gauss curves in the paper's code, for [`Axis::Raw`]: the root of 1e-5.
+    pub const OFFICIAL: f64 = 3.162_277_660_168_379_5e-3;
 }
 
 /// Divergences between all pairs of blocks.
@@ -142,6 +150,7 @@ fn placed(b: &BlockSpectrum, axis: Axis) -> Result<rhumb_krylov::slq::Spectrum, 
     }
     let mut s = b.spectrum();
     let place = |x: &mut f64| match axis {
+        Axis::Raw => {}
         Axis::Scaled => *x /= scale,
         Axis::Log => *x = x.abs().max(FLOOR * scale).log10(),
         Axis::ScaledLog => *x = (x.abs() / scale).max(FLOOR).log10(),

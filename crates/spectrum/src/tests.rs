@@ -311,6 +311,8 @@ fn spectra_that_differ_by_a_factor_differ_only_where_the_axis_keeps_it() {
     let pair = [spectrum("a", &values), spectrum("b", &times(1000.0))];
     let d = divergences(&pair, Axis::Scaled, 0.05).unwrap();
     assert!(d.mean < 1e-9 && d.names == ["a", "b"], "{}", d.mean);
+    let raw = divergences(&pair, Axis::Raw, 0.5).unwrap();
+    assert!(raw.mean > 0.6, "a thousand times as wide: {}", raw.mean);
     let log = divergences(&pair, Axis::Log, 0.05).unwrap();
     assert!((log.mean - std::f64::consts::LN_2).abs() < 1e-3, "three decades apart: {}", log.mean);
     assert!(divergences(&pair, Axis::ScaledLog, 0.05).unwrap().mean < 1e-9);

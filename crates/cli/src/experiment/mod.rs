@@ -8,6 +8,7 @@ mod adam_mini_quadratic;
 mod adam_mini_state;
 mod gem_fixed_point;
 mod gem_toy_diversity;
+mod hessian_nets;
 mod pretrain;
 mod sft;
 
@@ -93,6 +94,14 @@ experiments! {
     "gem-fixed-point" => GemFixedPoint(gem_fixed_point::FixedPointSettings),
     /// A small network that knows several right answers, fine-tuned on data that prefer one.
     "gem-toy-diversity" => GemToyDiversity(gem_toy_diversity::ToySettings),
+    /// How much the spectra of blocks differ in small nets before training.
+    "hessian-heterogeneity" => HessianHeterogeneity(hessian_nets::HeterogeneitySettings),
+    /// What SGD loses to Adam on small nets, each at its best learning rate.
+    "hessian-gap" => HessianGap(hessian_nets::GapSettings),
+    /// A decoder before and after pre-training: its spectra, and what SGD loses from either start.
+    "hessian-tuning" => HessianTuning(hessian_nets::TuningSettings),
+    /// How much of a decoder's curvature lies inside the blocks of heads and of rows.
+    "hessian-structure" => HessianStructure(hessian_nets::StructureSettings),
     /// Trainings of a small decoder from scratch that differ in the optimizer.
     "pretrain" => Pretrain(Box<pretrain::PretrainSettings>),
     /// Fine-tunings of a language model that differ in the loss.

@@ -4,7 +4,7 @@ mod result;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rhumb_core::{
     Budget, CheckpointPlan, Counts, Manifest, MemoryReport, Observer, Outcome, Record, RunControl, RunFolder,
@@ -17,10 +17,11 @@ use serde::de::DeserializeOwned;
 pub(crate) use self::result::{RunResult, SeedResult, paired};
 use crate::exit::{Code, Failure, read_text};
 use crate::experiment::Metrics;
-use crate::output::Global;
+use crate::output::{Global, say};
 use crate::progress::Progress;
 use crate::recipe::{Recipe, Size};
 use crate::report::{self, Section};
+use crate::table::seconds;
 use crate::{interrupt, machine};
 
 /// Seconds between two checkpoints of a running arm.
@@ -43,6 +44,9 @@ pub(crate) struct Plan<'a> {
     /// Go on with what stands there.
     pub(crate) resume: bool,
 }
+
+/// A measurement that took this long is told when it is done.
+const TOLD: Duration = Duration::from_secs(2);
 
 /// What a seed of an experiment may use.
 pub(crate) struct Context<'a> {
@@ -129,7 +133,14 @@ impl Context<'_> {
                 Failure::usage(format!("{path}: {e}; remove the file, and what it held is measured again"))
             });
         }
+        if self.stop.load(Ordering::Relaxed) {
+            return Err(Failure::new(Code::Interrupted, anyhow::anyhow!("interrupted before {arm}")));
+        }
+        let began = Instant::now();
         let made = make(self)?;
+        if began.elapsed() > TOLD && (self.global.shows_progress() || self.global.logs_progress()) {
+            say(&format!("{arm}, seed {}: {}", self.seed, seconds(began.elapsed().as_secs_f64())));
+        }
         let text = serde_json::to_vec_pretty(&made)
             .map_err(|e| Failure::usage(format!("{}: no JSON form: {e}", path.display())))?;
         RunFolder::create(dir, true)?.write(MEASURED, &text)?;

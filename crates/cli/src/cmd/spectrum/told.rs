@@ -205,20 +205,24 @@ impl<'a> Told<'a> {
 fn compare(blocks: &[BlockSpectrum]) -> Result<Compared, Failure> {
     Ok(Compared {
         heterogeneity: Heterogeneity::of(blocks).map_err(from_spectrum)?,
-        shape: divergences(blocks, Axis::Scaled, Heterogeneity::SIGMA).map_err(from_spectrum)?,
+        shape: divergences(blocks, Axis::ScaledLog, Heterogeneity::DECADES).map_err(from_spectrum)?,
         scale: divergences(blocks, Axis::Log, Heterogeneity::DECADES).map_err(from_spectrum)?,
     })
 }
 
 fn words(c: &Compared) -> String {
     let h = &c.heterogeneity;
+    let or = |x: Option<f64>| x.map_or("eigenvalues too far apart".to_owned(), number);
     format!(
-        "the largest eigenvalues lie {} decades apart; mean Jensen-Shannon divergence {} between spectra scaled by their \
-         tenth-largest magnitude, {} on a logarithmic axis without scaling (at most {})",
+        "the largest eigenvalues lie {} decades apart; mean Jensen-Shannon divergence of two blocks {} between the shapes of \
+         the spectra and {} with their scales (logarithmic axes, at most {}); as the paper's code smooths them {}, scaled \
+         as in its plots {}",
         number(h.decades),
         number(h.shape),
         number(h.scale),
-        number(std::f64::consts::LN_2)
+        number(std::f64::consts::LN_2),
+        or(h.raw),
+        or(h.scaled)
     )
 }
 
@@ -261,6 +265,7 @@ fn structure(all: &[Structure]) -> Table {
 
 fn map(d: &Divergences) -> HeatMap {
     let axis = match d.axis {
+        Axis::Raw => "eigenvalues as they are",
         Axis::Scaled => "spectra scaled by their tenth-largest magnitude",
         Axis::Log => "logarithmic axis, scale kept",
         Axis::ScaledLog => "logarithmic axis, scaled",
