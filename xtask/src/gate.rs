@@ -5,7 +5,7 @@ use crate::process::{Failure, cargo, output, present, program, run, step};
 use std::path::Path;
 
 /// Recipes whose `quick` claims the gate checks: one of each kind, six minutes together at most.
-const CLAIMS: [&str; 7] = [
+const CLAIMS: [&str; 9] = [
     "adam-mini/state-half",
     "adam-mini/dense-blocks",
     "adam-mini/quadratic-blocks",
@@ -13,6 +13,8 @@ const CLAIMS: [&str; 7] = [
     "gem/diversity",
     "gem/fixed-point",
     "gem/toy-diversity",
+    "hessian/quadratic-cases",
+    "hessian/mlp-block-diagonal",
 ];
 
 /// What tests need from outside, and what is left out without it.

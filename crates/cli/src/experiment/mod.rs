@@ -8,7 +8,9 @@ mod adam_mini_quadratic;
 mod adam_mini_state;
 mod gem_fixed_point;
 mod gem_toy_diversity;
+mod hessian_mlp;
 mod hessian_nets;
+mod hessian_quadratic;
 mod pretrain;
 mod sft;
 
@@ -102,6 +104,10 @@ experiments! {
     "hessian-tuning" => HessianTuning(hessian_nets::TuningSettings),
     /// How much of a decoder's curvature lies inside the blocks of heads and of rows.
     "hessian-structure" => HessianStructure(hessian_nets::StructureSettings),
+    /// Gradient descent beside Adam on quadratics whose eigenvalues are dealt out to blocks in different ways.
+    "hessian-quadratic" => HessianQuadratic(hessian_quadratic::CasesSettings),
+    /// How much of the Hessian of a hidden layer lies in the blocks of its neurons.
+    "hessian-mlp" => HessianMlp(hessian_mlp::BlockSettings),
     /// Trainings of a small decoder from scratch that differ in the optimizer.
     "pretrain" => Pretrain(Box<pretrain::PretrainSettings>),
     /// Fine-tunings of a language model that differ in the loss.
