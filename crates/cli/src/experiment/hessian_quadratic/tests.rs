@@ -230,6 +230,22 @@ fn measured_spectra_are_drawn_from_shifted_and_scaled() {
 }
 
 #[test]
+fn made_up_spectra_run_like_blocks() {
+    let recipe = r#"{"name": "made-up", "spectra": [[-0.1, 0.0, 0.2, 0.4], [0.0, 30.0], [5.0, 5.0, 5.0]]}"#;
+    let case: Case = serde_json::from_str(recipe).unwrap();
+    let settings = CasesSettings { cases: vec![case], rows: 3, kappa: 100.0, ..CasesSettings::default() };
+    settings.check().unwrap();
+    let blocks = settings.cases[0].eigenvalues(settings.rows, settings.kappa, &mut Rng::new(4));
+    assert_eq!(blocks.iter().map(Vec::len).collect::<Vec<_>>(), [3, 2, 3]);
+    let all = Trials { settings: &settings, blocks, seed: 0, found: vec![] };
+    let [kappa, gd, best, adam, sgd_run, adam_run] = all.measure(0).unwrap();
+    assert!(kappa > 1.0 && best <= gd && gd < 2000.0, "{kappa} {gd} {best}");
+    for steps in [adam, sgd_run, adam_run] {
+        assert!((2.0..5000.0).contains(&steps), "{adam} {sgd_run} {adam_run}");
+    }
+}
+
+#[test]
 fn settings_that_cannot_be_run_are_refused() {
     let bad = |f: fn(&mut CasesSettings)| {
         let mut s = CasesSettings::default();
