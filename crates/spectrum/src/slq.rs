@@ -131,9 +131,10 @@ impl<T: Real> SlqRun<T> {
             return Err(SpectrumError::Steps { block: b.name.clone(), steps: options.steps, dim: b.dim() });
         }
         let empty = |block| {
-            let none = |value| RitzPair { value, residual: f64::INFINITY };
+            // JSON has no infinity.
+            let none = |value| RitzPair { value, residual: f64::MAX };
             let (nodes, weights) = (Vec::new(), Vec::new());
-            BlockSpectrum { block, nodes, weights, top: none(f64::NEG_INFINITY), bottom: none(f64::INFINITY) }
+            BlockSpectrum { block, nodes, weights, top: none(f64::MIN), bottom: none(f64::MAX) }
         };
         let mut run =
             SlqRun { options, found: blocks.into_iter().map(empty).collect(), start: 0, lanczos: Vec::new() };

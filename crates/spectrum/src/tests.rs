@@ -176,21 +176,23 @@ fn a_saved_run_goes_on_to_the_same_bits() {
     let all = blocks(&o.layout().clone(), Cut::Tensor, &["*.weight".to_owned()]).unwrap();
     let mut of = CurvatureOf::new(&mut o, &at, &samples, Curvature::Hessian, Reduction::Mean).unwrap();
     let want = run(&mut of, all.clone(), options(7, 2));
-    let mut first = SlqRun::<f64>::new(all.clone(), options(7, 2)).unwrap();
-    // In the middle of the second start vector.
-    while first.place() != (Step { start: 1, step: 3, done: false }) {
-        first.step(&mut of).unwrap();
-    }
-    let mut bytes = Vec::new();
     let path = Path::new("state");
-    let mut w = StateWriter::new(&mut bytes, path).unwrap();
-    first.save(&mut w).unwrap();
-    w.finish().unwrap();
-    let mut second = SlqRun::<f64>::new(all.clone(), options(7, 2)).unwrap();
-    second.load(&mut StateReader::from_bytes(bytes.clone(), path).unwrap()).unwrap();
-    assert_eq!(second.place(), first.place());
-    while !second.step(&mut of).unwrap().done {}
-    assert_eq!(second.found(), want);
+    let mut bytes = Vec::new();
+    for start in [0, 1] {
+        let mut first = SlqRun::<f64>::new(all.clone(), options(7, 2)).unwrap();
+        while first.place() != (Step { start, step: 3, done: false }) {
+            first.step(&mut of).unwrap();
+        }
+        bytes.clear();
+        let mut w = StateWriter::new(&mut bytes, path).unwrap();
+        first.save(&mut w).unwrap();
+        w.finish().unwrap();
+        let mut second = SlqRun::<f64>::new(all.clone(), options(7, 2)).unwrap();
+        second.load(&mut StateReader::from_bytes(bytes.clone(), path).unwrap()).unwrap();
+        assert_eq!(second.place(), first.place());
+        while !second.step(&mut of).unwrap().done {}
+        assert_eq!(second.found(), want);
+    }
     let mut other = SlqRun::<f64>::new(all[..1].to_vec(), options(7, 2)).unwrap();
     let e = other.load(&mut StateReader::from_bytes(bytes, path).unwrap()).unwrap_err().to_string();
     assert!(e.contains("other blocks"), "{e}");

@@ -30,8 +30,8 @@ use crate::{interrupt, machine, session};
 /// Arguments of `quickstart`.
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Args {
-    /// Which family to try; language models without it.
-    #[arg(default_value = "lm", value_parser = ["lm"])]
+    /// Which family to try: language models, or the spectra of blocks of a convolutional net and a decoder.
+    #[arg(default_value = "lm", value_parser = ["lm", "spectrum"])]
     pub(crate) family: String,
     /// Folder of the report; `runs/quickstart-TIME` otherwise.
     #[arg(long, value_name = "DIR")]
@@ -174,6 +174,9 @@ impl Study<'_> {
 
 /// Trains, fine-tunes four ways and reports.
 pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
+    if args.family == "spectrum" {
+        return super::run::quick("hessian/block-heterogeneity", args.seed, args.out.clone(), global);
+    }
     let began = Instant::now();
     let stop = interrupt::install()?;
     let out = args.out.clone().unwrap_or_else(|| session::fresh_folder("quickstart"));

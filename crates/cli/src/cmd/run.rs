@@ -55,6 +55,20 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
     Ok(Output::new(summary(&result, Some(&out)), json))
 }
 
+/// The small version of a recipe of the program, with this seed.
+pub(crate) fn quick(
+    recipe: &str,
+    seed: u64,
+    out: Option<PathBuf>,
+    global: Global,
+) -> Result<Output, Failure> {
+    // The first seed is that of the recipe, whose verdict is recorded.
+    let seeds = (seed != 0).then(|| seed.to_string());
+    let args =
+        Args { recipe: recipe.to_owned(), budget: Size::Quick, set: Vec::new(), seeds, out, resume: false };
+    run(&args, global)
+}
+
 /// `0..5` and `0,3` as an override.
 fn seeds(text: &str) -> Result<String, Failure> {
     let wrong = || Failure::usage(format!("--seeds {text}: write 0,3,5 or 0..5"));

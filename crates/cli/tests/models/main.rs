@@ -16,6 +16,7 @@ mod packed;
 mod pretrain;
 mod real;
 mod refusals;
+mod spectrum;
 mod study;
 mod talk;
 mod train;

@@ -85,10 +85,17 @@ impl Experiment for StructureSettings {
                 let all: Vec<f64> = own.iter().filter_map(|x| f(x)).collect();
                 all.iter().sum::<f64>() / all.len() as f64
             };
-            metrics.put(format!("{group}/rows"), mean(&|f| Some(f.rows.share)));
-            metrics.put(format!("{group}/rows-even"), mean(&|f| Some(f.rows.unstructured)));
-            metrics.put(format!("{group}/heads"), mean(&|f| f.heads.as_ref().map(|h| h.share)));
-            metrics.put(format!("{group}/heads-even"), mean(&|f| f.heads.as_ref().map(|h| h.unstructured)));
+            for (what, value) in [
+                ("rows", mean(&|f| Some(f.rows.share))),
+                ("rows-even", mean(&|f| Some(f.rows.unstructured))),
+                ("heads", mean(&|f| f.heads.as_ref().map(|h| h.share))),
+                ("heads-even", mean(&|f| f.heads.as_ref().map(|h| h.unstructured))),
+            ] {
+                // Most matrices have no heads.
+                if value.is_finite() {
+                    metrics.put(format!("{group}/{what}"), value);
+                }
+            }
         }
         let mut table = Table::new(["matrix", "inside heads", "if even", "inside rows", "if even"]);
         let share = |d: &Diagonality| format!("{} ± {}", number(d.share), number(d.error));
