@@ -225,13 +225,16 @@ pub trait Loss<T: Real>: Send + Sync {
     /// ([`Curvature::GaussNewton`]) or the outer product of its gradient ([`Curvature::EmpiricalFisher`]).
     ///
     /// # Errors
-    /// As [`Loss::eval_tangent`], and for a matrix that the loss does not define.
+    /// As [`Loss::eval_tangent`], and for a matrix that the loss does not define; by default for both.
     fn curvature(
         &self,
-        cx: &Cx<'_, T>,
-        x: Ins<'_, T>,
-        tx: Tans<'_, T>,
+        _cx: &Cx<'_, T>,
+        _x: Ins<'_, T>,
+        _tx: Tans<'_, T>,
         of: Curvature,
-        tdx: &mut [Option<Adj<'_, T>>],
-    ) -> Result<(), rhumb_core::EvalError>;
+        _tdx: &mut [Option<Adj<'_, T>>],
+    ) -> Result<(), rhumb_core::EvalError> {
+        let what = format!("the loss {} does not define {of:?}: choose the operator hessian", self.name());
+        Err(rhumb_core::EvalError::Unsupported(what))
+    }
 }

@@ -95,11 +95,8 @@ fn rows_of(b: &Block, what: &str, rows: Option<usize>) -> Vec<BlockAt> {
     (0..b.range.len() / len)
         .map(|i| {
             let start = b.range.start + i * len;
-            BlockAt {
-                name: format!("{}[{what} {i}]", b.name),
-                pieces: vec![start..start + len],
-                role: b.role,
-            }
+            let piece = start..start + len;
+            BlockAt { name: format!("{}[{what} {i}]", b.name), pieces: vec![piece], role: b.role }
         })
         .collect()
 }

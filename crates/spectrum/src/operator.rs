@@ -160,9 +160,6 @@ impl<'a, T: Real, P: SecondOrder<T>> CurvatureOf<'a, T, P> {
             blocks.iter().map(|b| normal(b.dim(), seed, &format!("{name}/{}", b.name))).collect()
         };
         let (u, v) = (draw("check/u"), draw("check/v"));
-        fn slices<T>(x: &[Vec<T>]) -> Vec<&[T]> {
-            x.iter().map(Vec::as_slice).collect()
-        }
         let mut outs = [vec![Vec::new(); blocks.len()], vec![Vec::new(); blocks.len()]];
         outs.iter_mut().flatten().zip(blocks.iter().cycle()).for_each(|(o, b)| o.resize(b.dim(), T::ZERO));
         for batch in 0..self.samples.len() {
@@ -186,6 +183,10 @@ impl<'a, T: Real, P: SecondOrder<T>> CurvatureOf<'a, T, P> {
         };
         Ok(SelfCheck { asymmetry: (0..blocks.len()).map(off).fold(0.0, f64::max) })
     }
+}
+
+fn slices<T>(x: &[Vec<T>]) -> Vec<&[T]> {
+    x.iter().map(Vec::as_slice).collect()
 }
 
 pub(crate) fn normal<T: Real>(n: usize, seed: u64, purpose: &str) -> Vec<T> {

@@ -296,9 +296,9 @@ fn divergences_have_their_exact_values() {
 
 fn spectrum(name: &str, values: &[f64]) -> BlockSpectrum {
     let q = Quadrature::exact(values);
-    let pair = |value| RitzPair { value, residual: 0.0 };
+    let (pair, all) = (|value| RitzPair { value, residual: 0.0 }, 0..values.len());
     BlockSpectrum {
-        block: BlockAt { name: name.to_owned(), pieces: vec![0..values.len()], role: Role::Other },
+        block: BlockAt { name: name.to_owned(), pieces: vec![all], role: Role::Other },
         top: pair(*q.nodes.last().unwrap()),
         bottom: pair(q.nodes[0]),
         nodes: vec![q.nodes],

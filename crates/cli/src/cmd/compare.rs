@@ -29,7 +29,13 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
     if let (Some(a), Some(b)) = (Evaluation::load(&args.first)?, Evaluation::load(&args.second)?) {
         let (head, pairs) = (a.name().to_owned(), a.questions().min(b.questions()));
-        return told(args, [&head, &head], ("question", pairs), pair(&a, &b)?, json!({ "questions": pairs }));
+        return told(
+            args,
+            [&head, &head],
+            ("question", pairs),
+            &pair(&a, &b)?,
+            json!({ "questions": pairs }),
+        );
     }
     for dir in [&args.first, &args.second] {
         if is_run(dir) && !dir.join(RunResult::FILE).exists() {
@@ -46,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<Output, Failure> {
     if seeds.is_empty() {
         return Err(Failure::usage("the runs have no seed in common, so nothing is paired".to_owned()));
     }
-    told(args, [&a.recipe, &b.recipe], ("seed", seeds.len()), over_seeds(&a, &b), json!({ "seeds": seeds }))
+    told(args, [&a.recipe, &b.recipe], ("seed", seeds.len()), &over_seeds(&a, &b), json!({ "seeds": seeds }))
 }
 
 fn pairs<'a>(a: &'a RunResult, b: &'a RunResult) -> Vec<(&'a SeedResult, &'a SeedResult)> {
@@ -69,7 +75,7 @@ fn told(
     args: &Args,
     names: [&str; 2],
     (what, count): (&str, usize),
-    measures: Vec<Measure>,
+    measures: &[Measure],
     mut json: Value,
 ) -> Result<Output, Failure> {
     let all: Vec<&str> = measures.iter().map(|m| m.name.as_str()).collect();
@@ -105,9 +111,8 @@ fn told(
 fn verdict(m: &Measure) -> &'static str {
     match m.difference {
         _ if m.first == m.second => "equal",
-        None if m.first.len() < 2 => "one pair only, undecided",
+        _ if m.first.len() < 2 => "one pair only, undecided",
         None => "not finite",
-        Some(_) if m.first.len() < 2 => "one pair only, undecided",
         Some(i) if i.low > 0.0 => "second is larger",
         Some(i) if i.high < 0.0 => "second is smaller",
         Some(_) => "no difference shown",

@@ -22,6 +22,7 @@ use crate::output::{Global, Output};
 use crate::rows::{self, Format};
 
 /// Arguments of `spectrum`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 #[derive(Debug, clap::Args, Serialize)]
 pub(crate) struct Args {
     /// Folder or GGUF file of a model; several of them, as checkpoints of one training, are measured one after another

@@ -23,7 +23,7 @@ const RESULT: &str = "spectrum.json";
 
 /// A run under way.
 pub(super) struct Folder {
-    folder: RunFolder,
+    run: RunFolder,
     writer: FolderObserver,
     progress: Progress,
     stop: &'static AtomicBool,
@@ -91,7 +91,7 @@ impl Folder {
             steps: 0,
             before_s: 0.0,
             resumed: earlier.is_some(),
-            folder,
+            run: folder,
         };
         if earlier.is_some() {
             // What was recorded after the state that is gone on from is recorded again.
@@ -109,7 +109,7 @@ impl Folder {
 
     /// Records before the saved state, and the models that were finished then.
     fn state(&self) -> Result<Option<(u64, Vec<Found>)>, Failure> {
-        let path = self.folder.checkpoint_path();
+        let path = self.run.checkpoint_path();
         if !checkpoint::exists(&path) {
             return Ok(None);
         }
@@ -127,7 +127,7 @@ impl Folder {
 
     /// Goes on from the saved state of the model that was under way.
     pub(super) fn load<T: Real>(&mut self, run: &mut SlqRun<T>) -> Result<(), Failure> {
-        let path = self.folder.checkpoint_path();
+        let path = self.run.checkpoint_path();
         if !std::mem::take(&mut self.resumed) || !checkpoint::exists(&path) {
             return Ok(());
         }
@@ -139,7 +139,7 @@ impl Folder {
         let (steps, finished) = (self.steps, self.kept()?);
         self.writer.sync()?;
         let mut failed = None;
-        checkpoint::write(&self.folder.checkpoint_path(), |w| {
+        checkpoint::write(&self.run.checkpoint_path(), |w| {
             w.put_json("steps", &steps)?;
             w.put_json("finished", &finished)?;
             match run.save(w) {
@@ -157,7 +157,7 @@ impl Folder {
 
     /// Models that are finished, from the result so far.
     fn kept(&self) -> Result<Vec<Found>, Failure> {
-        let path = self.folder.file(RESULT);
+        let path = self.run.file(RESULT);
         if !path.exists() {
             return Ok(Vec::new());
         }
@@ -174,9 +174,9 @@ impl Folder {
             all.iter().map(serde_json::to_value).collect::<Result<_, _>>().map_err(unreadable)?;
         all.push(serde_json::to_value(found).map_err(unreadable)?);
         let text = serde_json::to_vec_pretty(&all).map_err(unreadable)?;
-        self.folder.write(RESULT, &text)?;
+        self.run.write(RESULT, &text)?;
         let steps = self.steps;
-        checkpoint::write(&self.folder.checkpoint_path(), |w| {
+        checkpoint::write(&self.run.checkpoint_path(), |w| {
             w.put_json("steps", &steps)?;
             w.put_json("finished", &all)
         })?;
@@ -228,15 +228,16 @@ impl Folder {
     /// Writes the tables and the report.
     pub(super) fn finish(mut self, args: &Args, found: &[Found]) -> Result<Output, Failure> {
         let wall_s = self.end(StopReason::Steps, None)?;
-        let out = self.folder.path().to_owned();
+        let out = self.run.path().to_owned();
         let told = told::Told::of(args, found)?;
-        self.folder.write("blocks.csv", told.csv().as_bytes())?;
-        told.summary(&out).save(&self.folder)?;
-        self.folder.write("report.html", of_folder(&out)?.html().as_bytes())?;
+        self.run.write("blocks.csv", told.csv().as_bytes())?;
+        told.summary(&out).save(&self.run)?;
+        self.run.write("report.html", of_folder(&out)?.html().as_bytes())?;
         Ok(told.output(&out, wall_s))
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it is handed to map_err")]
 fn unreadable(e: serde_json::Error) -> Failure {
     Failure::usage(format!("the result has no JSON form: {e}"))
 }

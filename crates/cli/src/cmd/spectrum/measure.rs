@@ -112,9 +112,10 @@ fn one<T: Real>(
     let found = run.found().to_vec();
     let structure = structure(args, &mut of, &layout, &found)?;
     drop(of);
-    let landscape = match args.landscape {
-        true => Some(landscape(args, &mut objective, at, samples, &layout, &found)?),
-        false => None,
+    let landscape = if args.landscape {
+        Some(landscape(args, &mut objective, at, samples, &layout, &found)?)
+    } else {
+        None
     };
     Ok(Found { model: path.display().to_string(), loss, labels, check, blocks: found, structure, landscape })
 }

@@ -67,7 +67,8 @@ fn products_with_blocks_are_those_of_the_whole_hessian_of_every_operation() {
         let mut b = Bench::new(case);
         let n = b.params.len();
         let (a, z) = (n / 5, n - n / 3);
-        let blocks = [vec![0..a, z..n], vec![a..z]];
+        let middle = a..z;
+        let blocks = [vec![0..a, z..n], vec![middle]];
         let v = b.direction(4);
         let gather = |block: &[std::ops::Range<usize>], x: &[f64]| -> Vec<f64> {
             block.iter().flat_map(|r| x[r.clone()].to_vec()).collect()
