@@ -74,41 +74,62 @@ impl Act {
             Act::GeluTanh => gelu_tanh(x),
         }
     }
+}
 
-    /// Runs `f` with the activation known at compile time, so that its loop vectorises.
-    #[inline(always)]
-    fn unrolled<T>(self, out: &mut [T], f: impl Fn(Act, &mut [T])) {
-        match self {
-            Act::Relu => f(Act::Relu, out),
-            Act::Tanh => f(Act::Tanh, out),
-            Act::Silu => f(Act::Silu, out),
-            Act::Gelu => f(Act::Gelu, out),
-            Act::GeluTanh => f(Act::GeluTanh, out),
+/// Evaluates an expression with the activation as a constant, so that its loop vectorises. A variable would not do: what
+/// an iterator calls holds every case until it is inlined, and is too long to be inlined.
+macro_rules! unrolled {
+    ($act:expr, $a:ident => $body:expr) => {
+        match $act {
+            Act::Relu => {
+                const $a: Act = Act::Relu;
+                $body
+            }
+            Act::Tanh => {
+                const $a: Act = Act::Tanh;
+                $body
+            }
+            Act::Silu => {
+                const $a: Act = Act::Silu;
+                $body
+            }
+            Act::Gelu => {
+                const $a: Act = Act::Gelu;
+                $body
+            }
+            Act::GeluTanh => {
+                const $a: Act = Act::GeluTanh;
+                $body
+            }
         }
-    }
+    };
 }
 
 /// Writes or adds a sequence.
 #[inline(always)]
 fn write<T: Real>(to: &mut [T], add: bool, from: impl Iterator<Item = T>) {
     if add {
-        to.iter_mut().zip(from).for_each(|(t, f)| *t += f);
+        for (t, f) in to.iter_mut().zip(from) {
+            *t += f;
+        }
     } else {
-        to.iter_mut().zip(from).for_each(|(t, f)| *t = f);
+        for (t, f) in to.iter_mut().zip(from) {
+            *t = f;
+        }
     }
 }
 
 /// `y = f(x)`.
 pub(crate) fn forward<T: Real>(act: Act, x: &[T], y: &mut [T]) {
     y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(y, x)| {
-        simd!(|| act.unrolled(y, |a, y| write(y, false, x.iter().map(|x| a.at(*x).0))));
+        simd!(|| unrolled!(act, A => write(y, false, x.iter().map(|x| A.at(*x).0))));
     });
 }
 
 /// `out (+)= f'(x) d`: the tangent of the value, and its transpose.
 pub(crate) fn derivative<T: Real>(act: Act, x: &[T], d: &[T], out: &mut [T], add: bool) {
     out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(d.par_chunks(CHUNK)).for_each(|((o, x), d)| {
-        simd!(|| act.unrolled(o, |a, o| write(o, add, x.iter().zip(d).map(|(x, d)| *d * a.at(*x).1))));
+        simd!(|| unrolled!(act, A => write(o, add, x.iter().zip(d).map(|(x, d)| *d * A.at(*x).1))));
     });
 }
 
@@ -126,16 +147,13 @@ pub(crate) fn backward_tangent<T: Real>(
         x.par_chunks(CHUNK).zip(tx.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)).zip(tdy.par_chunks(CHUNK));
     tdx.buf.par_chunks_mut(CHUNK).zip(given).for_each(|(o, (((x, tx), dy), tdy))| {
         simd!(|| {
-            act.unrolled(o, |a, o| {
-                let all = x.iter().zip(tx).zip(dy).zip(tdy);
-                write(
-                    o,
-                    add,
-                    all.map(|(((x, tx), dy), tdy)| {
-                        let (_, d, dd) = a.at(*x);
-                        *tdy * d + *dy * dd * *tx
-                    }),
-                );
+            let all = x.iter().zip(tx).zip(dy).zip(tdy);
+            unrolled!(act, A => {
+                let all = all.map(|(((x, tx), dy), tdy)| {
+                    let (_, d, dd) = A.at(*x);
+                    *tdy * d + *dy * dd * *tx
+                });
+                write(o, add, all);
             });
         });
     });

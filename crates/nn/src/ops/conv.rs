@@ -58,7 +58,9 @@ struct Cut {
     together: usize,
     /// Rows of positions of one product.
     rows: usize,
-    /// Columns of one product with those that only fill the last tile.
+    /// Columns of one product with those that only fill the last tile, which is then read in place.
+    columns: usize,
+    /// Distance of their rows: at a power of two, rows would evict each other from the cache.
     ld: usize,
     /// Images are read in place.
     direct: bool,
@@ -124,12 +126,14 @@ impl Conv2d {
         } else {
             (1, rows.div_ceil(rows.div_ceil((wish / columns).max(1))))
         };
+        let padded = (together * rows * columns).next_multiple_of(64);
         Cut {
             tasks: self.batch.div_ceil(images),
             images,
             together,
             rows,
-            ld: (together * rows * columns).next_multiple_of(64),
+            columns: padded,
+            ld: padded + 16,
             direct: self.window.is_point() && self.window.positions() >= DIRECT,
         }
     }
@@ -180,7 +184,7 @@ impl Conv2d {
     ) {
         let (m, k, ld) = (self.outs(), self.depth(), cut.ld);
         let w = Mat::rows(&w[group * m * k..], k);
-        gemm(cut.parallel(), (m, ld, k), T::ONE, tile, ld, w, Mat::rows(col, ld), init);
+        gemm(cut.parallel(), (m, cut.columns, k), T::ONE, tile, ld, w, Mat::rows(col, ld), init);
     }
 
     fn add_pointwise<T: Real>(&self, cut: Cut, x: &[T], w: &[T], y: &mut [T]) {
@@ -308,7 +312,7 @@ impl Conv2d {
                     }
                     if let (Some(dx), Some(w)) = (&mut dx, s.w) {
                         let (a, b) = (Mat::cols(&w[at..], k), Mat::rows(tile, ld));
-                        gemm(cut.parallel(), (k, ld, m), T::ONE, col, ld, a, b, Init::Zero);
+                        gemm(cut.parallel(), (k, cut.columns, m), T::ONE, col, ld, a, b, Init::Zero);
                         scatter(cut.parallel(), ch, col, ld, &part, dx);
                     }
                 }

@@ -41,6 +41,8 @@ fn convolutions_of_all_cuts_equal_the_definition_and_keep_the_bits_of_one_thread
         (37, 2, 4, 2, Window::square([7, 5], 3, 1, 1)),
         (3, 256, 230, 1, Window::square([3, 3], 3, 2, 1)),
         (19, 3, 2, 1, Window::square([9, 9], 1, 1, 0)),
+        (2, 1, 2, 1, Window::square([1, 2], 5, 1, 2)),
+        (3, 2, 1, 1, Window::square([3, 1], 7, 1, 3)),
         (2, 1, 1, 1, Window { plane: [3, 2], kernel: [2, 4], stride: [1, 3], padding: [2, 2] }),
     ] {
         let op = Conv2d { batch, inp, out, groups, window, bias: false };
@@ -120,8 +122,12 @@ fn small_images_have_the_values_computed_by_hand() {
     assert_eq!(value(MaxPool2d { planes: 1, window: padded }, &[&negative]), [-1.0, -2.0, -4.0, -5.0]);
     assert_eq!(value(AvgPool2d { planes: 1, window: padded }, &[&image]), [0.25, 1.25, 2.75, 7.0]);
     let poisoned = [1.0, f64::NAN, 3.0, 4.0];
-    let all = Window::whole([2, 2]);
-    assert!(value(MaxPool2d { planes: 1, window: all }, &[&poisoned])[0].is_nan());
+    for all in [Window::whole([2, 2]), Window::square([2, 2], 2, 2, 0)] {
+        assert!(value(MaxPool2d { planes: 1, window: all }, &[&poisoned])[0].is_nan());
+    }
+    let wide = [1.0, 5.0, f64::INFINITY, 0.0, -3.0, 2.0, 9.0, 9.0, 6.0, 0.0];
+    let pairs = Window::square([2, 5], 2, 2, 0);
+    assert_eq!(value(MaxPool2d { planes: 1, window: pairs }, &[&wide]), [9.0, f64::INFINITY]);
     // Two images of one channel: mean 3, variance 5.
     let x = [0.0, 2.0, 4.0, 6.0];
     let sink = Arc::default();
