@@ -170,8 +170,10 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
             "--landscape needs the eigenvector, which --plain does not keep: leave one of them out",
         ));
     }
+    let first = args.models.first().ok_or_else(|| Failure::usage("give a model"))?;
+    let ready = measure::ready(args, first)?;
     let mut folder = Folder::begin(args, global)?;
-    let done = measure::all(args, &mut folder);
+    let done = measure::all(args, &mut folder, ready);
     if let Err(e) = &done {
         folder.failed(e)?;
     }

@@ -63,13 +63,31 @@ pub(super) struct Landscape {
 /// Share of the memory that basis vectors may take.
 const SHARE: f64 = 0.5;
 
+/// A model with the batches that it is measured on.
+pub(super) struct Ready {
+    lm: LanguageModel,
+    samples: Vec<Sample<TokenBatch>>,
+}
+
+/// Opens a model and reads the data; what cannot be measured is refused here, before a folder is begun.
+pub(super) fn ready(args: &Args, model: &Path) -> Result<Ready, Failure> {
+    let lm = LanguageModel::open(model)?;
+    let samples = samples(args, &lm)?;
+    let chosen = choice::chosen(lm.decoder.layout(), args.cut(), &args.blocks).map_err(from_spectrum)?;
+    SlqRun::<f32>::new(chosen, args.options()).map_err(from_spectrum)?;
+    Ok(Ready { lm, samples })
+}
+
 /// All models; what an earlier part of the run has finished is read.
-pub(super) fn all(args: &Args, folder: &mut Folder) -> Result<Vec<Found>, Failure> {
+pub(super) fn all(args: &Args, folder: &mut Folder, first: Ready) -> Result<Vec<Found>, Failure> {
     let mut found = folder.finished()?;
+    let mut first = Some(first);
     for i in found.len()..args.models.len() {
         let path = &args.models[i];
-        let lm = LanguageModel::open(path)?;
-        let samples = samples(args, &lm)?;
+        let Ready { lm, samples } = match first.take().filter(|_| i == 0) {
+            Some(r) => r,
+            None => ready(args, path)?,
+        };
         let one = if args.double {
             let at: Vec<f64> = lm.params.iter().map(|x| f64::from(*x)).collect();
             one::<f64>(args, path, &lm, &at, &samples, folder)?

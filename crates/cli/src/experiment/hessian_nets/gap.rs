@@ -76,8 +76,8 @@ pub(super) fn best(
             let Some(at) = train(&mut net, &from, Training { kind, lr, steps })? else {
                 return Ok([None, None]);
             };
-            let choose = held_out(&mut net, &at, 0..half)?;
-            let judge = held_out(&mut net, &at, half..2 * half)?;
+            let choose = held_out(&mut net, &at, 0..half);
+            let judge = held_out(&mut net, &at, half..2 * half);
             Ok([Some(choose).filter(|x| x.is_finite()), Some(judge).filter(|x| x.is_finite())])
         })?;
         if let [Some(choose), Some(judge)] = losses {

@@ -12,7 +12,7 @@ pub(crate) use heterogeneity::HeterogeneitySettings;
 pub(crate) use structure::StructureSettings;
 pub(crate) use tuning::TuningSettings;
 
-use rhumb_core::{Curvature, EvalError, Objective, Optimizer};
+use rhumb_core::{Curvature, Objective, Optimizer};
 use rhumb_krylov::slq::SlqOptions;
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
 use rhumb_spectrum::{BlockSpectrum, CurvatureOf, Cut, Reduction, Sample, SlqRun, SpectrumError, blocks};
@@ -76,18 +76,17 @@ fn train(net: &mut Net, start: &[f32], t: Training) -> Result<Option<Vec<f32>>, 
     for k in 0..t.steps {
         match net.value_grad(&at, &(k as usize), &mut grad) {
             Ok(_) => optimizer.step(schedule.at(k), &mut at, &grad),
-            Err(EvalError::NonFinite { .. }) => return Ok(None),
+            // What was evaluated before fails for its parameters only: scores of -inf, a loss that is not finite.
+            Err(_) if k > 0 => return Ok(None),
             Err(e) => return Err(numerical(e)),
         }
     }
     Ok(Some(at))
 }
 
-/// Mean loss on held-out batches; infinite when it is not a number.
-fn held_out(net: &mut Net, at: &[f32], batches: std::ops::Range<usize>) -> Result<f64, Failure> {
-    match net.loss(at, HELD_OUT + batches.start..HELD_OUT + batches.end) {
-        Ok(l) => Ok(l),
-        Err(EvalError::NonFinite { .. }) => Ok(f64::INFINITY),
-        Err(e) => Err(numerical(e)),
-    }
+/// Mean loss of trained parameters on held-out batches; infinite where it cannot be computed, as of a training that diverged
+/// in its last step.
+fn held_out(net: &mut Net, at: &[f32], batches: std::ops::Range<usize>) -> f64 {
+    let loss = net.loss(at, HELD_OUT + batches.start..HELD_OUT + batches.end);
+    loss.unwrap_or(f64::INFINITY)
 }
