@@ -7,10 +7,11 @@
     python reference/bench/lm.py lm    [--ours EXE] [--shape d256|smollm2] [--pairs N] [--threads N] [--json FILE]
     python reference/bench/lm.py layer [--ours EXE] [--pairs N] ...
 
-`lm` times a training step (forward, mean cross-entropy, backward, AdamW) at both shapes, `layer` the gradient of
+`lm` times a training step (forward, mean cross-entropy, backward, AdamW) at d256 and smollm2, `layer` the gradient of
 one decoder layer at the d256 shape and its Hessian-vector product. Without --ours only the peers run.
 
 Shapes, all f32, random ids, SwiGLU, RMSNorm eps 1e-5, RoPE, tied embedding, no biases:
+    d128      8 x 128 tokens, d  128,  4 layers, 4 heads, 4 kv heads, ffn  344, vocabulary  2048, theta 1e4 (only when named)
     d256      8 x 256 tokens, d  256,  6 layers, 8 heads, 8 kv heads, ffn  688, vocabulary  8192, theta 1e4
     smollm2   2 x 256 tokens, d  576, 30 layers, 9 heads, 3 kv heads, ffn 1536, vocabulary 49152, theta 1e5
     layer     8 x 256 inputs of d256 into one of its layers; the scalar is <output, G> for a fixed random G
@@ -20,12 +21,13 @@ compilation apart). The Hessian-vector product of the peer is double backward wi
 kernel has no second derivative, and eager only. AdamW: lr 1e-3, betas 0.9 0.95, eps 1e-8, weight decay 0.1, all
 parameters decayed.
 
-Line protocol, spoken by `EXE --shape d256|smollm2|layer` as by the peers here (`--serve`): one command a line
+Line protocol, spoken by `EXE --shape d128|d256|smollm2|layer` as by the peers here (`--serve`): one command a line
 on standard input, one JSON line on standard output for each. The process builds its model before it reads.
 
     step N    N training steps                          (d256, smollm2)
     grad N    N times value and gradient                (every shape; layer: forward + backward incl. d input)
     hvp N     N times a Hessian-vector product alone    (every shape; includes the gradient sweep it needs)
+    products N  N times four Hessian-vector products around one linearization (ours, all but `layer`)
     quit      ends the process
 
     {"ms": median milliseconds of one, "peak_bytes": peak resident bytes of the process so far}
@@ -50,6 +52,7 @@ import time
 from pathlib import Path
 
 SHAPES = {
+    "d128": dict(batch=8, length=128, d=128, layers=4, heads=4, kv=4, ffn=344, vocab=2048, theta=1e4),
     "d256": dict(batch=8, length=256, d=256, layers=6, heads=8, kv=8, ffn=688, vocab=8192, theta=1e4),
     "smollm2": dict(batch=2, length=256, d=576, layers=30, heads=9, kv=3, ffn=1536, vocab=49152, theta=1e5),
 }
@@ -76,18 +79,12 @@ def peak_bytes(pid="self"):
 # ---------------------------------------------------------------- the peers
 
 
-def serve(kind, shape, threads):
-    """The PyTorch side of the protocol. Only here is torch imported: the driver stays small."""
+def decoder(s):
+    """The modules of one layer and of a whole decoder of shape `s`."""
     import torch
     import torch.nn.functional as F
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    base = peak_bytes()
-    s = argparse.Namespace(**SHAPES[shape])
     hd = s.d // s.heads
-
     angle = torch.arange(s.length)[:, None] * s.theta ** (-torch.arange(hd // 2) / (hd // 2))
     cos, sin = torch.cat((angle, angle), -1).cos(), torch.cat((angle, angle), -1).sin()
 
@@ -119,13 +116,28 @@ def serve(kind, shape, threads):
             self.layers = torch.nn.ModuleList(Layer() for _ in range(s.layers))
             self.norm = torch.nn.RMSNorm(s.d, eps=1e-5)
 
-        def forward(self, ids, target):
+        def scores(self, ids):
             x = self.embed(ids)
             for layer in self.layers:
                 x = layer(x)
-            logits = F.linear(self.norm(x), self.embed.weight)
-            return F.cross_entropy(logits.view(-1, s.vocab), target.view(-1))
+            return F.linear(self.norm(x), self.embed.weight).view(-1, s.vocab)
 
+        def forward(self, ids, target):
+            return F.cross_entropy(self.scores(ids), target.view(-1))
+
+    return Layer, Model
+
+
+def serve(kind, shape, threads):
+    """The PyTorch side of the protocol. Only here is torch imported: the driver stays small."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    base = peak_bytes()
+    s = argparse.Namespace(**SHAPES[shape])
+    Layer, Model = decoder(s)
     inputs = []
     if shape == "layer":
         model = Layer()

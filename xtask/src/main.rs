@@ -22,7 +22,7 @@ cargo xtask COMMAND
   lint                  only the lints of this workspace (structure, sizes, texts)
   fixtures [PAPER]...   run reference/*.py again in a Python environment of its own, then show what moved
   claims                check the claim of every recipe at budget quick
-  bench-peer lm|layer|head|optim|cnn [ARGS]   time and memory beside PyTorch, in alternating pairs
+  bench-peer lm|layer|hvp|head|optim|cnn [ARGS]   time and memory beside PyTorch, in alternating pairs
   python SCRIPT         the Python interpreter with what a script's header asks for
   build-time            seconds of a clean release build, in a target folder of its own
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ["lint"] => gate::lints(&root),
         ["fixtures", papers @ ..] => fixtures::run(&root, papers),
         ["claims"] => gate::claims(&root),
-        ["bench-peer", what @ ("lm" | "layer" | "head" | "optim" | "cnn"), rest @ ..] => {
+        ["bench-peer", what @ ("lm" | "layer" | "hvp" | "head" | "optim" | "cnn"), rest @ ..] => {
             peer::run(&root, what, rest)
         }
         ["python", script] => venv::python(&root, Path::new(script)).map(|p| println!("{}", p.display())),

@@ -9,6 +9,7 @@ pub(crate) fn run(root: &Path, what: &str, rest: &[&str]) -> Result<(), Failure>
     let (script, package, example) = match what {
         "optim" => ("optim.py", "rhumb-optim", "bench_optim"),
         "head" => ("head.py", "rhumb-nn", "bench_head"),
+        "hvp" => ("hvp.py", "rhumb-nn", "bench_lm"),
         "cnn" => ("cnn.py", "rhumb-nn", "bench_cnn"),
         _ => ("lm.py", "rhumb-nn", "bench_lm"),
     };

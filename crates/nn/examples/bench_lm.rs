@@ -7,7 +7,7 @@ use std::io::{BufRead, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rhumb_core::{EvalError, Optimizer, SecondOrder};
+use rhumb_core::{Curvature, EvalError, Optimizer, Product, SecondOrder};
 use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, DecoderConfig, DecoderObjective, TokenBatch, init};
@@ -56,10 +56,17 @@ impl Loss<f32> for Inner {
     }
 }
 
+/// Products in one call of `products`.
+const SHARED: usize = 4;
+
 trait Work {
     fn step(&mut self) -> Result<f64, String>;
     fn grad(&mut self) -> Result<f64, String>;
     fn hvp(&mut self) -> Result<f64, String>;
+    /// [`SHARED`] products around one linearization.
+    fn products(&mut self) -> Result<f64, String> {
+        Err("only a decoder shares a linearization".into())
+    }
     fn parameters(&self) -> usize;
 }
 
@@ -70,6 +77,7 @@ struct Lm {
     grad: Vec<f32>,
     /// Direction and result of Hessian-vector products, made on first use.
     pair: Option<(Vec<f32>, Vec<f32>)>,
+    shared: Option<Vec<(Vec<f32>, Vec<f32>)>>,
     batch: TokenBatch,
 }
 
@@ -80,9 +88,10 @@ fn random(n: usize, scale: f64, seed: u64) -> Vec<f32> {
 
 impl Lm {
     fn new(shape: &str) -> Result<Self, String> {
-        let (rows, d, layers, heads, kv, ffn, vocab, theta) = match shape {
-            "d256" => (8, 256, 6, 8, 8, 688, 8192, 1e4),
-            "smollm2" => (2, 576, 30, 9, 3, 1536, 49152, 1e5),
+        let (rows, len, d, layers, heads, kv, ffn, vocab, theta) = match shape {
+            "d128" => (8, 128, 128, 4, 4, 4, 344, 2048, 1e4),
+            "d256" => (8, 256, 256, 6, 8, 8, 688, 8192, 1e4),
+            "smollm2" => (2, 256, 576, 30, 9, 3, 1536, 49152, 1e5),
             other => return Err(format!("unknown shape {other:?}")),
         };
         let config = json!({
@@ -93,7 +102,7 @@ impl Lm {
         let model = DecoderConfig::from_json(&config).and_then(Decoder::new).map_err(|e| e.to_string())?;
         let params = init(model.layout(), layers, 0.02, 1);
         let mut rng = Rng::new(7);
-        let ids = (0..rows * 256).map(|_| rng.below(vocab) as u32).collect();
+        let ids = (0..rows * len).map(|_| rng.below(vocab) as u32).collect();
         let adamw = json!({ "kind": "adamw", "lr": 1e-3, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8,
                             "weight_decay": 0.1, "decay_everywhere": true });
         let adamw: OptimizerConfig = serde_json::from_value(adamw).map_err(|e| e.to_string())?;
@@ -101,7 +110,15 @@ impl Lm {
         let objective = DecoderObjective::new(model, LossKind::Ce, false, Arc::new(Vec::new()))
             .map_err(|e| e.to_string())?;
         let grad = vec![0.0; params.len()];
-        Ok(Lm { objective, optimizer, params, grad, pair: None, batch: TokenBatch::causal(rows, 256, ids) })
+        Ok(Lm {
+            objective,
+            optimizer,
+            params,
+            grad,
+            pair: None,
+            shared: None,
+            batch: TokenBatch::causal(rows, len, ids),
+        })
     }
 }
 
@@ -120,6 +137,18 @@ impl Work for Lm {
         let (v, out) = self.pair.get_or_insert_with(|| (random(n, 1.0, 3), vec![0.0; n]));
         self.objective.hvp(&self.params, &self.batch, v, out).map_err(|e| e.to_string())?;
         Ok(f64::from(out[0]))
+    }
+    fn products(&mut self) -> Result<f64, String> {
+        let n = self.params.len();
+        let pairs = self.shared.get_or_insert_with(|| {
+            (0..SHARED as u64).map(|i| (random(n, 1.0, 3 + i), vec![0.0; n])).collect()
+        });
+        let whole = 0..n;
+        let block = std::slice::from_ref(&whole);
+        let mut requests: Vec<_> =
+            pairs.iter_mut().map(|(v, out)| Product { of: Curvature::Hessian, block, v, out }).collect();
+        self.objective.products(&self.params, &self.batch, &mut requests).map_err(|e| e.to_string())?;
+        Ok(f64::from(pairs[0].1[0]))
     }
     fn parameters(&self) -> usize {
         self.params.len()
@@ -223,6 +252,7 @@ fn answer(work: &mut dyn Work, line: &str) -> serde_json::Value {
             "step" => work.step(),
             "grad" => work.grad(),
             "hvp" => work.hvp(),
+            "products" => work.products(),
             other => Err(format!("unknown command {other:?}")),
         };
         match result {
@@ -239,7 +269,7 @@ fn main() -> Result<(), String> {
     let args: Vec<String> = std::env::args().collect();
     let shape = match args.as_slice() {
         [_, flag, shape] if flag == "--shape" => shape.as_str(),
-        _ => return Err("usage: bench_lm --shape d256|smollm2|layer".into()),
+        _ => return Err("usage: bench_lm --shape d128|d256|smollm2|layer".into()),
     };
     let mut work: Box<dyn Work> =
         if shape == "layer" { Box::new(Layer::new()?) } else { Box::new(Lm::new(shape)?) };
