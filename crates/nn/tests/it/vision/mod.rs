@@ -1,5 +1,6 @@
 //! Image classifiers and the masked encoder: names, fresh values, statistics, threads.
 
+mod learn;
 mod ops;
 mod parity;
 mod refusals;
