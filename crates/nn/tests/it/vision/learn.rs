@@ -39,8 +39,7 @@ fn accuracy(net: ImageNet, train: &LabelledImages, test: &LabelledImages) -> f64
     found as f64 / 1000.0
 }
 
-/// So little training that thresholds are low: over four seeds PyTorch finds 65 to 72 % with this residual net and 40 to
-/// 48 % with this transformer.
+/// So little training that the thresholds of the residual net and of the transformer are low.
 #[test]
 fn nets_learn_digits() {
     let dir = std::env::var_os("RHUMB_IMAGES").map(|d| PathBuf::from(d).join("mnist")).filter(|d| d.is_dir());
