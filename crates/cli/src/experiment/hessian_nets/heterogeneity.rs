@@ -49,8 +49,7 @@ struct Found {
 impl Experiment for HeterogeneitySettings {
     fn run(&self, ctx: &mut Context<'_>) -> Result<Metrics, Failure> {
         let mut metrics = Metrics::default();
-        let header =
-            ["net", "parameters", "blocks", "JS0, paper", "JS0, shape", "JS0, with scale", "decades"];
+        let header = ["net", "parameters", "blocks", "JS0, raw", "scaled", "shape", "scale", "decades"];
         let mut table = Table::new(header);
         let mut fulls: Vec<BlockSpectrum> = Vec::new();
         let seed = ctx.seed;
@@ -104,6 +103,7 @@ impl Experiment for HeterogeneitySettings {
                 (Axis::Raw, "full/js", Axis::OFFICIAL),
                 (Axis::Scaled, "full/scaled", Heterogeneity::SIGMA),
                 (Axis::ScaledLog, "full/shape", Heterogeneity::DECADES),
+                (Axis::Log, "full/scale", Heterogeneity::DECADES),
             ] {
                 metrics.put(name, divergences(&fulls, axis, width).map_or(f64::NAN, |d| d.mean));
             }
