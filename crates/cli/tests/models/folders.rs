@@ -239,7 +239,7 @@ fn a_report_is_written_again_from_the_files_of_any_run() {
     assert_eq!(md.code, 0, "{}", md.err);
     assert_eq!(rhumb(&["report", text(&out), "--format", "csv"]).code, 0);
     assert!(fs::read_to_string(out.join("report.csv")).unwrap().contains(",3,\"eval_ce\","));
-    refused(&["compare", text(&out), text(&out)], 2, &["is no run of a recipe", "rhumb run"]);
+    refused(&["compare", text(&out), text(&out)], 2, &["neither a run of a recipe", "rhumb run"]);
     // A run that was killed has no summary yet.
     fs::remove_file(out.join("summary.json")).unwrap();
     assert_eq!(rhumb(&["report", text(&out)]).code, 0);

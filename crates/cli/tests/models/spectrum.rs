@@ -160,8 +160,8 @@ fn what_cannot_be_measured_is_refused_with_the_block_or_the_batch() {
     bad(&short(&["--batch", "9999"]), 2, &["give more data", "--batch"]);
     bad(&["--tokens", "65"], 2, &["context of this model is 64"]);
     bad(&["--plain", "--landscape"], 2, &["--landscape needs the eigenvector"]);
-    bad(&["--resume"], 4, &["no run to resume"]);
-    bad(&["-m", "0"], 2, &["0"]);
+    bad(&short(&["--resume"]), 4, &["no run to resume"]);
+    bad(&short(&["-m", "0"]), 2, &["0"]);
     let mut broken = model();
     broken.tensors.values_mut().for_each(|t| t.data.iter_mut().for_each(|x| *x *= 1e30));
     let n = save(&broken, &dir.path().join("n"));
