@@ -44,6 +44,9 @@ pub(crate) fn check(root: &Path) -> Result<(), Failure> {
         "doc",
         cargo(root).args(["doc", "--workspace", "--no-deps", "--quiet"]).env("RUSTDOCFLAGS", "-Dwarnings"),
     )?;
+    let mut dense = cargo(root);
+    dense.args(["test", "--package", "rhumb-krylov", "--features", "faer", "--lib", "--quiet", "symeig"]);
+    step("eigenproblems by faer", &mut dense)?;
     step("doctests", cargo(root).args(["test", "--workspace", "--doc", "--quiet"]))?;
     let mut check = cargo(root);
     check.args(["run", "--quiet", "--package", "rhumb", "--", "check", "--budget", "quick"]).args(CLAIMS);

@@ -27,7 +27,7 @@ pub use lanczos::{Lanczos, LanczosState, LanczosStep, Orthogonality};
 pub use lsmr::{RectOp, Symmetric, lsmr};
 pub use ritz::Ritz;
 pub use solve::{Solved, Stop, StopRule, cg, minres};
-pub use symeig::{SymEig, symmetric_eigen, tridiagonal_eigen};
+pub use symeig::{SymEig, symmetric_eigen, symmetric_values, tridiagonal_eigen};
 pub use symmetry::{asymmetry, check_symmetric};
 pub use thick_restart::{EigenOptions, EigenPairs, Which, eigenpairs};
 

@@ -5,6 +5,7 @@
 pub mod dense;
 pub mod gemm;
 mod op;
+pub mod par;
 mod real;
 pub mod rng;
 pub mod vec;

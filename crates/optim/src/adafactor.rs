@@ -1,6 +1,6 @@
-use rayon::prelude::*;
 use rhumb_core::{Block, CheckpointError, Layout, Optimizer, StateReader, StateWriter};
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -278,7 +278,7 @@ impl<'a, T: Real> Tensor<'a, T> {
         let parts: Vec<f64> = if g.len() < PARALLEL_FROM {
             g.chunks(width).enumerate().map(part).collect()
         } else {
-            g.par_chunks(width).enumerate().map(part).collect()
+            g.par_chunks(width).enumerate().map_collect(part)
         };
         parts.iter().sum()
     }

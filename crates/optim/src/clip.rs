@@ -1,5 +1,5 @@
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ pub fn global_norm<T: Real>(grad: &[T]) -> f64 {
     let parts: Vec<f64> = if grad.len() < PARALLEL_FROM {
         grad.chunks(TASK).map(|g| vectorised(|| sum_sq(g))).collect()
     } else {
-        grad.par_chunks(TASK).map(|g| vectorised(|| sum_sq(g))).collect()
+        grad.par_chunks(TASK).map_collect(|g| vectorised(|| sum_sq(g)))
     };
     parts.iter().sum::<f64>().sqrt()
 }

@@ -1,8 +1,8 @@
 //! What optimizers without a partition share: the head of their saved state and loops over equal slices.
 
-use rayon::prelude::*;
 use rhumb_core::{CheckpointError, Layout, StateReader, StateWriter};
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 
 use crate::kernel::{PARALLEL_FROM, TASK, sum_sq, vectorised};
 use crate::state::{Meta, TensorMeta};

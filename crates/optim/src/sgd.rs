@@ -1,6 +1,6 @@
-use rayon::prelude::*;
 use rhumb_core::{CheckpointError, Layout, Optimizer, StateReader, StateWriter};
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 
 use crate::SgdParams;
 use crate::adam_mini::Partition;

@@ -1,6 +1,6 @@
-use rayon::prelude::*;
 use rhumb_core::{Block, CheckpointError, Layout, Optimizer, Role, StateReader, StateWriter};
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParRange, ParSlice, ParSliceMut};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -121,9 +121,8 @@ impl Snr {
         if v.is_empty() || n == 0 {
             return Snr::default();
         }
-        let lines: Vec<(f64, f64)> = v.par_chunks(n).map(|row| moments(row.iter())).collect();
-        let columns: Vec<(f64, f64)> =
-            (0..n).into_par_iter().map(|j| moments(v[j..].iter().step_by(n))).collect();
+        let lines = v.par_chunks(n).map_collect(|row| moments(row.iter()));
+        let columns = (0..n).into_par_iter().map_collect(|j| moments(v[j..].iter().step_by(n)));
         let mean = lines.iter().map(|l| l.0).sum::<f64>() / rows as f64;
         let spread = lines.iter().map(|l| l.1 + (l.0 - mean).powi(2)).sum::<f64>() / rows as f64;
         Snr { fan_in: ratio(&lines), fan_out: ratio(&columns), both: ratio(&[(mean, spread)]) }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use rhumb_core::SecondOrder;
-use rhumb_krylov::symmetric_eigen;
+use rhumb_krylov::symmetric_values;
 use rhumb_linalg::Real;
 use rhumb_linalg::vec::norm;
 use serde::{Deserialize, Serialize};
@@ -161,7 +161,7 @@ pub fn preconditioned_condition(a: &[f64], d: &[f64]) -> Option<f64> {
         return None;
     }
     let condition = |m: &[f64]| {
-        let e = symmetric_eigen(m, n).ok()?.values;
+        let e = symmetric_values(m, n).ok()?;
         let (low, high) = (*e.first()?, *e.last()?);
         (low > 0.0).then_some(high / low)
     };

@@ -4,7 +4,7 @@
 //! blocks of fixed size, one task each, packed by the task that uses it. `k` is cut into blocks of a size that
 //! depends on `k` alone, so that an element's bits depend neither on the tasks nor on the threads.
 
-use rayon::prelude::*;
+use crate::par::ParRange;
 
 use super::kernel::{Dots, Kernel, MAX_SHORT, Pack, Tile};
 use super::scratch::{self, Use};

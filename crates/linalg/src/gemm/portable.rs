@@ -1,6 +1,6 @@
 //! The product through the `gemm` crate, for CPUs without a kernel of ours.
 
-use rayon::prelude::*;
+use crate::par::ParSliceMut;
 
 use super::packed::Product;
 use crate::Real;

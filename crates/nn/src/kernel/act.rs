@@ -1,7 +1,7 @@
 //! Elementwise functions with two derivatives.
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 use serde::{Deserialize, Serialize};
 
 use super::{CHUNK, ROWS};

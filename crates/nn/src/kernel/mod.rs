@@ -50,8 +50,8 @@ pub(crate) mod norm;
 pub(crate) mod plane;
 pub(crate) mod window;
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 
 /// Scalars per task in elementwise loops: large against the cost of a task, small against a cache.
 pub(crate) const CHUNK: usize = 1 << 14;

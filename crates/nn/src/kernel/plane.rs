@@ -1,7 +1,7 @@
 //! Loops over the planes of images, one channel of one image each.
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::ParSliceMut;
 
 use super::CHUNK;
 

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::ParSliceMut;
 
 /// A window that slides over the rows and columns of a plane, surrounded by zeros.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The losses of many rows of scores at once.
 
-use rayon::prelude::*;
 use rhumb_core::{Curvature, EvalError};
+use rhumb_linalg::par::ParSliceMut;
 use rhumb_linalg::{Real, compiled};
 
 use super::row::{RowStats, row, row_tangent};

@@ -1,6 +1,6 @@
-use rayon::prelude::*;
 use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
+use rhumb_linalg::par::ParSliceMut;
 
 use crate::kernel::window::{Channels, Part, Window, gather, scatter};
 use crate::kernel::{self, plane};

@@ -1,5 +1,5 @@
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::{ParSlice, ParSliceMut};
 
 use crate::kernel::{self, ROWS, simd};
 use crate::op::{Adj, Ctx, Cx, Ins, Needs, Op, TanCtx, Tans};

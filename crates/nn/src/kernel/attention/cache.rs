@@ -1,7 +1,7 @@
 //! Sequences token by token, over a cache.
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
+use rhumb_linalg::par::ParRange;
 
 use super::rotary::rotate;
 use super::{Shared, Where};

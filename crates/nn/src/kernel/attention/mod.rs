@@ -6,9 +6,9 @@ mod cache;
 mod rotary;
 mod tangent;
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
+use rhumb_linalg::par::{ParRange, ParSliceMut};
 
 use super::{dot, exp_shift, max};
 use crate::tape::Pool;

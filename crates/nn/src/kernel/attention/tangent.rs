@@ -1,8 +1,8 @@
 //! Directional derivatives of both sweeps.
 
-use rayon::prelude::*;
 use rhumb_linalg::Real;
 use rhumb_linalg::gemm::{Init, Mat, gemm};
+use rhumb_linalg::par::{ParRange, ParSliceMut};
 
 use super::{BLOCK, Shared, Where, clear_outside, scores, split, store, transposed};
 use crate::kernel::dot;
