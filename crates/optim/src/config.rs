@@ -3,7 +3,7 @@ use rhumb_linalg::{Real, compiled};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::adam_mini::NameOptions;
+use crate::adam_mini::{NameOptions, UnitRule};
 use crate::groups::{self, GroupConfig, Grouped};
 use crate::moments::runs;
 use crate::{
@@ -76,6 +76,9 @@ pub struct OptimizerConfig {
     /// How the presets by name are read: strict mode, sizes, words (Adam-mini).
     #[serde(skip_serializing_if = "is_default")]
     pub names: NameOptions,
+    /// Blocks of one's own choice in place of the preset's, e.g. measured ones (Adam-mini).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub units: Vec<UnitRule>,
     /// In which form moments are kept (Adam-mini, AdamW).
     pub state: StateFormat,
     /// Seed of the stochastic roundings of `state = "bf16"`.
@@ -112,6 +115,7 @@ impl Default for OptimizerConfig {
             nesterov: false,
             preset: Preset::default(),
             names: NameOptions::default(),
+            units: Vec::new(),
             state: StateFormat::default(),
             seed: 0,
             lion: None,
@@ -191,6 +195,20 @@ impl OptimizerConfig {
                 want: "this table belongs to kind = \"adam-mini\"",
             });
         }
+        if self.kind != Kind::AdamMini && !self.units.is_empty() {
+            return Err(OptimError::Setting {
+                key: "units",
+                value: "[ ... ]".to_owned(),
+                want: "these rules belong to kind = \"adam-mini\"",
+            });
+        }
+        if !self.units.is_empty() && !self.groups.is_empty() {
+            return Err(OptimError::Setting {
+                key: "units",
+                value: "[ ... ]".to_owned(),
+                want: "units and groups exclude each other: leave one of them out",
+            });
+        }
         if self.kind != Kind::Sgd && (self.momentum.abs() > 0.0 || self.nesterov) {
             return Err(OptimError::Setting {
                 key: "momentum",
@@ -227,6 +245,7 @@ impl OptimizerConfig {
             momentum: 0.0,
             nesterov: false,
             names: if kind == Kind::AdamMini { self.names } else { d.names },
+            units: if kind == Kind::AdamMini { self.units } else { d.units },
             state: if matches!(kind, Kind::AdamMini | Kind::AdamW) { self.state } else { d.state },
             lion: None,
             adafactor: None,
@@ -338,7 +357,9 @@ impl OptimizerConfig {
     pub fn partition(&self, layout: &Layout) -> Result<Partition, OptimError> {
         // The blocks of a preset may not fit a model that only wants AdamW; its decay rule always does.
         let partition = match self.kind {
-            Kind::AdamMini => Partition::with(self.preset, &self.names, layout)?,
+            Kind::AdamMini => {
+                Partition::with(self.preset, &self.names, layout)?.with_units(&self.units, layout)?
+            }
             _ => Partition::per_element(layout, self.preset),
         };
         Ok(if self.decay_everywhere { partition.decay_everywhere() } else { partition })

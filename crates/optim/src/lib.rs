@@ -54,7 +54,7 @@ mod store;
 pub use rhumb_core::{Block, Layout, Optimizer, Role};
 
 pub use adafactor::{Adafactor, AdafactorConfig};
-pub use adam_mini::{AdamMini, ParamRow, Partition, Preset, param_table};
+pub use adam_mini::{AdamMini, ParamRow, Partition, Preset, Unit, UnitRule, param_table};
 pub use adamw::AdamW;
 pub use clip::{ClipConfig, clip_global_norm, clip_value, global_norm};
 pub use config::{AdamParams, Kind, OptimizerConfig, SgdParams};

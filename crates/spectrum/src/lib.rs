@@ -13,6 +13,7 @@ mod error;
 mod landscape;
 mod operator;
 mod outside;
+mod sharing;
 mod slq;
 mod structure;
 #[cfg(test)]
@@ -25,5 +26,6 @@ pub use error::SpectrumError;
 pub use landscape::{Slice, filter_normalised, slice};
 pub use operator::{BlockOp, CurvatureOf, Reduction, Sample, SelfCheck};
 pub use outside::FnObjective;
+pub use sharing::{Sharing, Spread, sharing};
 pub use slq::{BlockSpectrum, RitzPair, SlqRun, Step, top_vector};
 pub use structure::{Diagonality, block_diagonality, block_norms, dense, preconditioned_condition, tau};

@@ -430,3 +430,72 @@ fn a_slice_follows_the_loss_and_a_normalised_direction_the_size_of_each_filter()
     let d = filter_normalised(&layout, &at, &[0.0, 2.0, 1.0, 1.0, 5.0, 5.0]);
     near(&d, &[0.0, 5.0, 0.0, 0.0, 0.0, 0.0], 1e-15);
 }
+
+/// Squared coefficient of variation of the rows of a diagonal, within groups of `size` rows.
+fn spread_of_diagonal(diagonal: &[f64], cols: usize, size: usize) -> f64 {
+    let rows: Vec<f64> = diagonal.chunks(cols).map(|r| r.iter().sum::<f64>() / cols as f64).collect();
+    let (mut variance, mut square) = (0.0, 0.0);
+    for group in rows.chunks(size) {
+        let mean = group.iter().sum::<f64>() / size as f64;
+        variance += group.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / size as f64;
+        square += mean * mean;
+    }
+    variance / square
+}
+
+#[test]
+fn the_spread_of_rows_and_heads_is_that_of_the_dense_matrix_within_its_error() {
+    let json = r#"{"model_type": "llama", "vocab_size": 7, "hidden_size": 8, "num_hidden_layers": 1,
+        "num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 8, "rms_norm_eps": 1e-5}"#;
+    let d = Decoder::new(DecoderConfig::from_json(&serde_json::from_str(json).unwrap()).unwrap()).unwrap();
+    let layout = d.layout().clone();
+    let at: Vec<f64> = init(&layout, 1, 0.4, 3);
+    let mut objective =
+        DecoderObjective::new(d, rhumb_nn::loss::LossKind::Ce, false, std::sync::Arc::default()).unwrap();
+    let batch = TokenBatch::causal(2, 5, vec![1, 4, 2, 6, 0, 3, 3, 5, 1, 2]);
+    let samples = [Sample { rows: batch.live(), batch }];
+    let mut of =
+        CurvatureOf::new(&mut objective, &at, &samples, Curvature::GaussNewton, Reduction::Mean).unwrap();
+    let names: Vec<String> =
+        layout.blocks().iter().filter(|b| b.shape.len() > 1).map(|b| b.name.clone()).collect();
+    let found = sharing(&mut of, &layout, &names, 60, 3).unwrap();
+    assert_eq!(found.len(), names.len());
+    let mut headed = 0;
+    for s in &found {
+        let block = blocks(&layout, Cut::Tensor, std::slice::from_ref(&s.tensor)).unwrap().remove(0);
+        let n = block.dim();
+        let a = dense(&mut of, &block).unwrap();
+        let diagonal: Vec<f64> = (0..n).map(|i| a[i * n + i]).collect();
+        let shape = &layout.find(&s.tensor).unwrap().shape;
+        let near = |got: Spread, size: usize| {
+            let want = spread_of_diagonal(&diagonal, shape[1], size);
+            assert!((got.cv2 - want).abs() < 4.0 * got.error + 1e-9, "{}: {got:?}, {want}", s.tensor);
+            assert!(got.error < 0.5 * want.max(0.3), "{}: {got:?}, {want}", s.tensor);
+        };
+        near(s.whole, shape[0]);
+        if let Some(heads) = s.heads {
+            headed += 1;
+            let parts = blocks(&layout, Cut::Head, std::slice::from_ref(&s.tensor)).unwrap().len();
+            near(heads, shape[0] / parts);
+        }
+    }
+    assert_eq!(headed, 3, "queries, keys and values");
+}
+
+#[test]
+fn a_spread_needs_vectors_matrices_and_curvature() {
+    let (mut m, at) = mlp(&[3, 4, 2]);
+    let layout = Objective::<f64>::layout(&m).clone();
+    let samples = [rows(0..8, 3, 2)];
+    let of_name = |name: &str, probes: usize, at: &[f64], m: &mut MlpObjective<f64>| {
+        let mut of = CurvatureOf::new(m, at, &samples, Curvature::GaussNewton, Reduction::Mean).unwrap();
+        sharing(&mut of, &layout, &[name.to_owned()], probes, 0).map(|_| ()).unwrap_err().to_string()
+    };
+    let matrix = layout.blocks().iter().find(|b| b.shape.len() == 2).unwrap().name.clone();
+    let vector = layout.blocks().iter().find(|b| b.shape.len() == 1).unwrap().name.clone();
+    assert!(of_name(&matrix, 2, &at, &mut m).contains("3 or more"));
+    assert!(of_name(&vector, 4, &at, &mut m).contains(&vector));
+    // With all weights zero nothing before the last layer changes the scores.
+    let zero = vec![0.0; at.len()];
+    assert!(of_name(&matrix, 4, &zero, &mut m).contains("no positive curvature"));
+}

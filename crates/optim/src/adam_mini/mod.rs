@@ -12,7 +12,7 @@ use rhumb_linalg::Real;
 pub use self::convert::{Snapshot, collapse, expand};
 pub use self::partition::{
     Cut, Finding, Keywords, NameOptions, ParamRow, Partition, Pitfall, Preset, PresetDefaults, TensorPlan,
-    WordSet, param_table, param_table_with,
+    Unit, UnitRule, WordSet, param_table, param_table_of, param_table_with,
 };
 use crate::moments::{Moments, Second};
 use crate::{AdamParams, StateFormat};

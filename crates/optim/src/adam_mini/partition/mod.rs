@@ -5,6 +5,7 @@ mod finding;
 mod names;
 mod roles;
 mod table;
+mod units;
 mod words;
 
 use rhumb_core::{Block, Layout, Role};
@@ -13,7 +14,8 @@ use serde::{Deserialize, Serialize};
 
 pub use self::finding::{Finding, Pitfall};
 pub use self::names::{Keywords, NameOptions, WordSet};
-pub use self::table::{ParamRow, param_table, param_table_with};
+pub use self::table::{ParamRow, param_table, param_table_of, param_table_with};
+pub use self::units::{Unit, UnitRule};
 use crate::OptimError;
 
 /// A named way of cutting a model into blocks.

@@ -62,7 +62,7 @@ fn fused(head_dim: usize, width: usize, runs: &[(usize, usize)]) -> Vec<Cut> {
         .collect()
 }
 
-fn rows(b: &Block, per_block: usize) -> Result<Vec<Cut>, OptimError> {
+pub(super) fn rows(b: &Block, per_block: usize) -> Result<Vec<Cut>, OptimError> {
     let rows = b.shape.first().copied().unwrap_or(0);
     if b.range.is_empty() {
         return Ok(Vec::new());

@@ -3,7 +3,7 @@
 use rhumb_core::{Block, Layout, Role};
 use serde::Serialize;
 
-use super::{Cut, NameOptions, Partition, Preset};
+use super::{Cut, Finding, NameOptions, Partition, Preset};
 use crate::OptimError;
 
 /// One line of the table that shows how a model is cut.
@@ -44,7 +44,12 @@ pub fn param_table_with(
 ) -> Result<Vec<ParamRow>, OptimError> {
     let partition = Partition::with(preset, options, layout)?;
     let findings = Partition::audit(preset, options, layout)?;
-    Ok(layout
+    Ok(param_table_of(layout, &partition, &findings))
+}
+
+/// The table of a partition of one's own, with what was found about its tensors.
+pub fn param_table_of(layout: &Layout, partition: &Partition, findings: &[Finding]) -> Vec<ParamRow> {
+    layout
         .blocks()
         .iter()
         .zip(partition.tensors())
@@ -57,7 +62,7 @@ pub fn param_table_with(
             decay: plan.decay,
             warnings: findings.iter().filter(|f| f.name == b.name).map(|f| f.what.clone()).collect(),
         })
-        .collect())
+        .collect()
 }
 
 fn words(b: &Block, cuts: &[Cut]) -> String {
