@@ -15,6 +15,7 @@ use rhumb_nn::model::TokenBatch;
 use rhumb_spectrum::{Cut, Reduction, Sample};
 use serde::Serialize;
 
+pub(crate) use self::choice::sampled;
 use self::folder::Folder;
 use crate::exit::{Code, Failure};
 use crate::lm::LanguageModel;

@@ -3,6 +3,7 @@
 mod blocks;
 mod finished;
 pub(crate) mod loss;
+pub(crate) mod measured;
 pub(crate) mod memory;
 pub(crate) mod origin;
 mod pretrain;
@@ -98,6 +99,10 @@ pub(crate) struct SftSettings {
     /// How Adam-mini cuts the model into blocks: rhumb, 1.1.1, 1.1.0, 1.0.4 or v0.
     #[arg(long, default_value = "rhumb", value_parser = spelled::<Preset>)]
     pub(crate) preset: Preset,
+    /// Which rule decides over Adam-mini's blocks: the preset, or for matrices the curvature of the first, middle and last
+    /// layer, measured on the first micro-batch before the training begins.
+    #[arg(long, value_enum, default_value = "preset")]
+    pub(crate) partition: PartitionBy,
     /// Storage of the moments of adam-mini and adamw: f32, bf16 or 8bit.
     #[arg(long, default_value = "f32", value_parser = spelled::<StateFormat>)]
     pub(crate) state: StateFormat,
@@ -198,6 +203,7 @@ impl Default for SftSettings {
             held_out: 64,
             optimizer: Kind::default(),
             preset: Preset::default(),
+            partition: PartitionBy::default(),
             state: StateFormat::default(),
             beta1: 0.9,
             beta2: 0.95,
@@ -237,6 +243,17 @@ impl SftSettings {
         let [beta, lambda, smoothing, noise] = NUMBERS;
         [(beta, self.beta), (lambda, self.lambda), (smoothing, self.smoothing), (noise, self.noise_alpha)]
     }
+}
+
+/// What decides over Adam-mini's blocks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum PartitionBy {
+    /// `--preset`.
+    #[default]
+    Preset,
+    /// Curvature.
+    Measured,
 }
 
 /// Schedules.

@@ -102,6 +102,7 @@ experiments! {
     "hessian-gap" => HessianGap(hessian_nets::GapSettings),
     /// A decoder before and after pre-training: its spectra, and what SGD loses from either start.
     "hessian-tuning" => HessianTuning(hessian_nets::TuningSettings),
+    "hessian-partition" => HessianPartition(hessian_nets::PartitionSettings),
     /// How much of a decoder's curvature lies inside the blocks of heads and of rows.
     "hessian-structure" => HessianStructure(hessian_nets::StructureSettings),
     /// Gradient descent beside Adam on quadratics whose eigenvalues are dealt out to blocks in different ways.

@@ -12,7 +12,7 @@ use rhumb_linalg::rng::Rng;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{Decoder, DecoderObjective, TokenBatch};
 use rhumb_nn::op::LossReport;
-use rhumb_optim::{Schedule, clip_global_norm, global_norm};
+use rhumb_optim::{OptimizerConfig, Schedule, clip_global_norm, global_norm};
 
 pub use config::{SftConfig, SftError};
 pub use evaluate::{HeldOut, Scores};
@@ -125,6 +125,30 @@ impl Sft {
         let grad = if config.update_in_backward { Vec::new() } else { vec![0.0; params.len()] };
         let starts = layout.blocks().iter().map(|b| b.range.start).collect();
         Ok(Sft { config, objective, optimizer, schedule, params, grad, source, held_out, best: None, starts })
+    }
+
+    /// Another optimizer for a training that has not begun.
+    ///
+    /// # Errors
+    /// Settings of the optimizer that do not fit the model.
+    pub fn change_optimizer(&mut self, optimizer: OptimizerConfig) -> Result<(), SftError> {
+        self.optimizer = optimizer.build::<f32>(self.objective.model().layout())?;
+        self.schedule = self.config.schedule.build(optimizer.lr, self.config.steps)?;
+        self.config.optimizer = optimizer;
+        Ok(())
+    }
+
+    /// Rows `first .. first + rows` of the training's endless sequence of passes over its data.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    pub fn batch(&mut self, first: u64, rows: usize) -> Result<TokenBatch, EvalError> {
+        self.source.batch(first, rows)
+    }
+
+    /// The training loss, and the parameters to look at it from.
+    pub fn objective(&mut self) -> (&mut DecoderObjective<f32>, &[f32]) {
+        (&mut self.objective, &self.params)
     }
 
     /// The trained parameters.

@@ -8,15 +8,16 @@ use rhumb_spectrum::{BlockAt, Cut, SpectrumError, blocks};
 /// The blocks that were asked for; without patterns the matrices of the first, the middle and the last layer, and those
 /// outside layers.
 pub(super) fn chosen(layout: &Layout, cut: Cut, patterns: &[String]) -> Result<Vec<BlockAt>, SpectrumError> {
-    if !patterns.is_empty() {
-        return blocks(layout, cut, patterns);
-    }
+    if patterns.is_empty() { blocks(layout, cut, &sampled(layout)) } else { blocks(layout, cut, patterns) }
+}
+
+/// The matrices of the first, the middle and the last layer, and those outside layers.
+pub(crate) fn sampled(layout: &Layout) -> Vec<String> {
     let layers: BTreeSet<usize> = layout.blocks().iter().filter_map(|b| layer(&b.name)).collect();
     let layers: Vec<usize> = layers.into_iter().collect();
     let sampled = [layers.first(), layers.get(layers.len() / 2), layers.last()];
     let taken = |b: &&Block| b.shape.len() > 1 && layer(&b.name).is_none_or(|l| sampled.contains(&Some(&l)));
-    let names: Vec<String> = layout.blocks().iter().filter(taken).map(|b| b.name.clone()).collect();
-    blocks(layout, cut, &names)
+    layout.blocks().iter().filter(taken).map(|b| b.name.clone()).collect()
 }
 
 /// The number of the layer in a tensor's name: its first part that is a number.

@@ -1,7 +1,7 @@
 //! How Adam-mini cuts a model, told before a training begins.
 
 use rhumb_core::Layout;
-use rhumb_optim::adam_mini::{ParamRow, param_table_with};
+use rhumb_optim::adam_mini::{ParamRow, Partition, param_table_of};
 use rhumb_optim::{Kind, OptimizerConfig};
 
 use crate::exit::{Code, Failure};
@@ -23,8 +23,9 @@ pub(super) fn tell(config: &OptimizerConfig, layout: &Layout, global: Global) ->
     if config.kind != Kind::AdamMini {
         return Ok(());
     }
-    let rows =
-        param_table_with(layout, config.preset, &config.names).map_err(|e| Failure::new(Code::Usage, e))?;
+    let wrong = |e: rhumb_optim::OptimError| Failure::new(Code::Usage, e);
+    let findings = Partition::audit(config.preset, &config.names, layout).map_err(wrong)?;
+    let rows = param_table_of(layout, &config.partition(layout).map_err(wrong)?, &findings);
     let mut table = Table::new(["tensors", "shape", "class", "number", "blocks", "state in f32"]);
     for g in groups(&rows) {
         let shape: Vec<String> = g.shape.iter().map(ToString::to_string).collect();
@@ -63,7 +64,7 @@ fn groups(rows: &[ParamRow]) -> Vec<Group> {
 }
 
 /// A name without the numbers of layers and experts.
-fn pattern(name: &str) -> String {
+pub(super) fn pattern(name: &str) -> String {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     name.split('.').map(|part| if number(part) { "*" } else { part }).collect::<Vec<_>>().join(".")
 }
@@ -86,7 +87,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use rhumb_core::Role;
     use rhumb_optim::Preset;
-    use rhumb_optim::adam_mini::NameOptions;
+    use rhumb_optim::adam_mini::{NameOptions, param_table_with};
 
     use super::*;
 

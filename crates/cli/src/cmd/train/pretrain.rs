@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::session::{Kind, Session, too_large};
 use super::sft::setup::{check, config_for, trained};
-use super::{MAX_STEPS, Place, ScheduleName, SftSettings, origin};
+use super::{MAX_STEPS, PartitionBy, Place, ScheduleName, SftSettings, origin};
 use crate::cmd::generate::{fraction, not_negative, positive, share};
 use crate::cmd::plan::spelled;
 use crate::exit::{Code, Failure};
@@ -59,6 +59,10 @@ struct PretrainSettings {
     /// How Adam-mini cuts the model into blocks: rhumb, 1.1.1, 1.1.0, 1.0.4 or v0.
     #[arg(long, default_value = "rhumb", value_parser = spelled::<Preset>)]
     preset: Preset,
+    /// Which rule decides over Adam-mini's blocks: the preset, or for matrices the curvature of the first, middle and last
+    /// layer, measured on the first micro-batch before the training begins.
+    #[arg(long, value_enum, default_value = "preset")]
+    partition: PartitionBy,
     /// Storage of the moments of adam-mini and adamw: f32, bf16 or 8bit.
     #[arg(long, default_value = "f32", value_parser = spelled::<StateFormat>)]
     state: StateFormat,
@@ -127,6 +131,7 @@ impl PretrainSettings {
             held_out: self.held_out,
             optimizer: self.optimizer,
             preset: self.preset,
+            partition: self.partition,
             state: self.state,
             beta1: self.beta1,
             beta2: self.beta2,

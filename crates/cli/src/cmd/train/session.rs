@@ -17,7 +17,7 @@ use serde_json::json;
 use super::finished::Finished;
 use super::memory::Estimate;
 use super::sft::setup::memory;
-use super::{Place, SftSettings, blocks, origin};
+use super::{PartitionBy, Place, SftSettings, blocks, measured, origin};
 use crate::cmd::report::folder::{SUMMARY, Summary, of_folder, only_fresh};
 use crate::exit::{Code, Failure};
 use crate::lm::{LanguageModel, from_io};
@@ -138,8 +138,24 @@ impl<'a> Session<'a> {
         manifest: &Manifest,
         stop: &AtomicBool,
     ) -> Result<Output, Failure> {
+        let measured = match self.settings.partition {
+            PartitionBy::Preset => None,
+            PartitionBy::Measured => Some(measured::units(&mut sft, self.settings, &self.out, self.global)?),
+        };
+        let mut config = config.clone();
+        if let Some(decided) = &measured {
+            config.optimizer.units = decided.iter().map(|d| d.rule.clone()).collect();
+            sft.change_optimizer(config.optimizer.clone())?;
+        }
+        let config = &config;
         blocks::tell(&config.optimizer, sft.model().layout(), self.global)?;
         let folder = RunFolder::create(&self.out, self.place.resume)?;
+        if let Some(decided) = &measured {
+            folder.write(
+                measured::FILE,
+                &serde_json::to_vec_pretty(decided).map_err(|e| Failure::new(Code::Numerical, e))?,
+            )?;
+        }
         for (name, text) in &self.files {
             folder.write(name, text.as_bytes())?;
         }

@@ -1,6 +1,6 @@
 //! What SGD loses to Adam, each at the best learning rate of a grid.
 
-use rhumb_optim::Kind;
+use rhumb_optim::{Kind, UnitRule};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +48,16 @@ impl Default for GapSettings {
     }
 }
 
+/// An optimizer and the rates that it is tried with.
+#[derive(Clone, Copy)]
+pub(super) struct Grid<'a> {
+    pub(super) kind: Kind,
+    pub(super) lrs: &'a [f64],
+    pub(super) steps: u64,
+    /// Blocks of Adam-mini in place of its preset's.
+    pub(super) units: &'a [UnitRule],
+}
+
 /// One optimizer at its best rate.
 #[derive(Clone, Copy)]
 pub(super) struct Best {
@@ -64,16 +74,17 @@ pub(super) fn best(
     name: &str,
     make: &dyn Fn() -> Result<Net, Failure>,
     start: Option<&[f32]>,
-    (kind, lrs, steps): (Kind, &[f64], u64),
+    grid: Grid<'_>,
     batches: usize,
 ) -> Result<Best, Failure> {
     let half = (batches / 2).max(1);
+    let Grid { kind, lrs, steps, units } = grid;
     let mut found: Vec<(f64, f64, f64)> = Vec::with_capacity(lrs.len());
     for &lr in lrs {
         let losses: [Option<f64>; 2] = ctx.once(&format!("{name}-{lr}"), |_| {
             let mut net = make()?;
             let from = start.map_or_else(|| net.start.clone(), <[f32]>::to_vec);
-            let Some(at) = train(&mut net, &from, Training { kind, lr, steps })? else {
+            let Some(at) = train(&mut net, &from, Training { kind, lr, steps, units })? else {
                 return Ok([None, None]);
             };
             let choose = held_out(&mut net, &at, 0..half);
@@ -109,9 +120,9 @@ impl Experiment for GapSettings {
         });
         let all: Vec<_> = nets.chain(dials).collect();
         for (name, make) in &all {
-            let adam = (Kind::AdamW, &self.adam[..], self.steps);
+            let adam = Grid { kind: Kind::AdamW, lrs: &self.adam, steps: self.steps, units: &[] };
             let adam = best(ctx, &format!("{name}/adam"), make, None, adam, self.held_out)?;
-            let sgd = (Kind::Sgd, &self.sgd[..], self.steps);
+            let sgd = Grid { kind: Kind::Sgd, lrs: &self.sgd, steps: self.steps, units: &[] };
             let sgd = best(ctx, &format!("{name}/sgd"), make, None, sgd, self.held_out)?;
             for (what, value) in [
                 ("adam", adam.loss),

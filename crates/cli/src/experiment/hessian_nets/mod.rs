@@ -4,17 +4,19 @@ mod gap;
 mod heterogeneity;
 mod images;
 mod net;
+mod partition;
 mod structure;
 mod tuning;
 
 pub(crate) use gap::GapSettings;
 pub(crate) use heterogeneity::HeterogeneitySettings;
+pub(crate) use partition::PartitionSettings;
 pub(crate) use structure::StructureSettings;
 pub(crate) use tuning::TuningSettings;
 
 use rhumb_core::{Curvature, Objective, Optimizer};
 use rhumb_krylov::slq::SlqOptions;
-use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
+use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind, UnitRule};
 use rhumb_spectrum::{BlockSpectrum, CurvatureOf, Cut, Reduction, Sample, SlqRun, SpectrumError, blocks};
 
 use self::net::{HELD_OUT, Net, matrices};
@@ -49,17 +51,20 @@ fn spectra(
 
 /// How a net is trained: half a cosine after a rise over a twentieth of the steps, nothing clipped.
 #[derive(Clone, Copy, Debug)]
-struct Training {
+struct Training<'a> {
     kind: Kind,
     lr: f64,
     steps: u64,
+    /// Blocks of Adam-mini in place of its preset's.
+    units: &'a [UnitRule],
 }
 
 /// The parameters at the end; `None` when the loss was not finite on the way.
-fn train(net: &mut Net, start: &[f32], t: Training) -> Result<Option<Vec<f32>>, Failure> {
+fn train(net: &mut Net, start: &[f32], t: Training<'_>) -> Result<Option<Vec<f32>>, Failure> {
     let wrong = |e: rhumb_optim::OptimError| Failure::new(Code::Usage, e);
     let config = OptimizerConfig {
         kind: t.kind,
+        units: t.units.to_vec(),
         lr: t.lr,
         beta2: if t.kind == Kind::Sgd { OptimizerConfig::default().beta2 } else { 0.95 },
         momentum: if t.kind == Kind::Sgd { 0.9 } else { OptimizerConfig::default().momentum },

@@ -47,7 +47,7 @@ impl Experiment for StructureSettings {
             let mut net = Net::new(NetKind::Decoder, rows_for(true, self.rows), seed)?;
             let mut at = net.start.clone();
             if self.train > 0 {
-                let t = Training { kind: Kind::AdamW, lr: 3e-3, steps: self.train };
+                let t = Training { kind: Kind::AdamW, lr: 3e-3, steps: self.train, units: &[] };
                 at = train(&mut net, &at, t)?
                     .ok_or_else(|| numerical(anyhow::anyhow!("the training diverged")))?;
             }

@@ -8,7 +8,7 @@ use rhumb_spectrum::{BlockSpectrum, Heterogeneity};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::gap::best;
+use super::gap::{Grid, best};
 use super::net::Net;
 use super::{Training, numerical, rows_for, spectra, train};
 use crate::exit::Failure;
@@ -65,7 +65,7 @@ impl Experiment for TuningSettings {
         let learnt: Vec<f32> = ctx.once("pretrain", |_| {
             let mut net = Net::of_language(rows, seed, 0)?;
             let start = net.start.clone();
-            let t = Training { kind: Kind::AdamW, lr: self.lr, steps: self.pretrain };
+            let t = Training { kind: Kind::AdamW, lr: self.lr, steps: self.pretrain, units: &[] };
             train(&mut net, &start, t)?.ok_or_else(|| numerical(anyhow::anyhow!("the pre-training diverged")))
         })?;
         let make = || Net::of_language(rows, seed, 1);
@@ -84,9 +84,9 @@ impl Experiment for TuningSettings {
                 spectra(&mut net, &at, (64, false), options).map_err(numerical)
             })?;
             let h = Heterogeneity::of(&found).map_err(numerical)?;
-            let adam = (Kind::AdamW, &self.adam[..], self.steps);
+            let adam = Grid { kind: Kind::AdamW, lrs: &self.adam, steps: self.steps, units: &[] };
             let adam = best(ctx, &format!("{name}/adam"), &make, from, adam, self.held_out)?;
-            let sgd = (Kind::Sgd, &self.sgd[..], self.steps);
+            let sgd = Grid { kind: Kind::Sgd, lrs: &self.sgd, steps: self.steps, units: &[] };
             let sgd = best(ctx, &format!("{name}/sgd"), &make, from, sgd, self.held_out)?;
             for (what, value) in [
                 ("js", h.raw.unwrap_or(f64::NAN)),

@@ -9,6 +9,7 @@ use rhumb_lm::sft::SftConfig;
 use rhumb_nn::model::{Decoder, init};
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind};
 
+use super::super::measured;
 use super::super::memory::{Estimate, Shape};
 use super::super::{MAX_STEPS, ScheduleName, SftSettings};
 use crate::exit::{Code, Failure};
@@ -112,6 +113,7 @@ const MAX_ROWS: u64 = 1 << 20;
 /// Refuses numbers that a recipe can hold and the command line does not let through, and those that make no sense
 /// together.
 pub(crate) fn check(s: &SftSettings) -> Result<(), Failure> {
+    measured::check(s)?;
     let bad = |what: String| Err(Failure::usage(what));
     if s.dropout != 0.0 {
         return bad(format!(
