@@ -19,7 +19,7 @@ mod structure;
 #[cfg(test)]
 mod tests;
 
-pub use advice::Heterogeneity;
+pub use advice::{Advice, Expectation, Heterogeneity};
 pub use block::{BlockAt, Cut, blocks, whole};
 pub use divergence::{Axis, Divergences, divergences, js};
 pub use error::SpectrumError;

@@ -195,26 +195,28 @@ impl<T: Real> SlqRun<T> {
         let blocks: Vec<&BlockAt> = open.iter().map(|i| &self.found[*i].block).collect();
         let vs: Vec<&[T]> = open.iter().map(|i| last(&self.lanczos[*i])).collect();
         let mut outs = vec![Vec::new(); open.len()];
-        of.products(&blocks, &vs, &mut outs)?;
+        if !open.is_empty() {
+            of.products(&blocks, &vs, &mut outs)?;
+        }
         for (i, out) in open.iter().zip(outs) {
             let done = self.lanczos[*i].step(&mut Given(out));
             done.map_err(|e| SpectrumError::krylov(&self.found[*i].block.name, e))?;
         }
         let finished = |l: &Lanczos<T>| l.is_invariant() || l.steps() == steps;
         if self.lanczos.iter().all(finished) {
-            self.close()?;
+            self.close(of)?;
         }
         Ok(self.place())
     }
 
     /// Reads off what the start vector found and opens the next one.
-    fn close(&mut self) -> Result<(), SpectrumError> {
-        for (f, run) in self.found.iter_mut().zip(&self.lanczos) {
-            let wrong = |e| SpectrumError::krylov(&f.block.name, e);
-            let rule = Quadrature::of(run).map_err(wrong)?;
-            let ritz = run.ritz().map_err(wrong)?;
-            let pair = |k: usize| RitzPair { value: ritz.values()[k], residual: ritz.bounds()[k] };
-            let (bottom, top) = (pair(0), pair(ritz.values().len() - 1));
+    fn close<P: SecondOrder<T>>(&mut self, of: &mut CurvatureOf<'_, T, P>) -> Result<(), SpectrumError> {
+        let mut ends = self.ends()?;
+        if self.options.orthogonality == Orthogonality::Full {
+            self.residuals(of, &mut ends)?;
+        }
+        for ((f, run), [bottom, top]) in self.found.iter_mut().zip(&self.lanczos).zip(ends) {
+            let rule = Quadrature::of(run).map_err(|e| SpectrumError::krylov(&f.block.name, e))?;
             if top.value > f.top.value {
                 f.top = top;
             }
@@ -226,6 +228,41 @@ impl<T: Real> SlqRun<T> {
         }
         self.start += 1;
         if self.start < self.options.starts { self.begin() } else { Ok(()) }
+    }
+
+    /// The extreme Ritz values of every block, with Lanczos' bounds.
+    fn ends(&self) -> Result<Vec<[RitzPair; 2]>, SpectrumError> {
+        let ends = |(f, run): (&BlockSpectrum, &Lanczos<T>)| {
+            let ritz = run.ritz().map_err(|e| SpectrumError::krylov(&f.block.name, e))?;
+            let pair = |k: usize| RitzPair { value: ritz.values()[k], residual: ritz.bounds()[k] };
+            Ok([pair(0), pair(ritz.values().len() - 1)])
+        };
+        self.found.iter().zip(&self.lanczos).map(ends).collect()
+    }
+
+    /// Computes the residuals in place of the bounds: those leave out what rounding does to products.
+    fn residuals<P: SecondOrder<T>>(
+        &self,
+        of: &mut CurvatureOf<'_, T, P>,
+        ends: &mut [[RitzPair; 2]],
+    ) -> Result<(), SpectrumError> {
+        let mut xs: Vec<Vec<T>> = Vec::with_capacity(2 * ends.len());
+        for (f, run) in self.found.iter().zip(&self.lanczos) {
+            let wrong = |e| SpectrumError::krylov(&f.block.name, e);
+            let ritz = run.ritz().map_err(wrong)?;
+            for k in [0, ritz.values().len() - 1] {
+                xs.push(run.ritz_vector(&ritz, k).map_err(wrong)?);
+            }
+        }
+        let blocks: Vec<&BlockAt> = self.found.iter().flat_map(|f| [&f.block; 2]).collect();
+        let vs: Vec<&[T]> = xs.iter().map(Vec::as_slice).collect();
+        let mut outs = vec![Vec::new(); xs.len()];
+        of.products(&blocks, &vs, &mut outs)?;
+        for (pair, (x, cx)) in ends.iter_mut().flatten().zip(xs.iter().zip(&outs)) {
+            let off = cx.iter().zip(x).map(|(c, x)| (c.f64() - pair.value * x.f64()).powi(2));
+            pair.residual = off.sum::<f64>().sqrt();
+        }
+        Ok(())
     }
 
     /// Saves everything that [`SlqRun::load`] needs.

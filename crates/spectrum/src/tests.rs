@@ -499,3 +499,63 @@ fn a_spread_needs_vectors_matrices_and_curvature() {
     let zero = vec![0.0; at.len()];
     assert!(of_name(&matrix, 4, &zero, &mut m).contains("no positive curvature"));
 }
+
+#[test]
+fn the_residual_is_that_of_the_ritz_vector_and_not_a_bound_below_the_precision_of_products() {
+    let c =
+        MlpConfig { sizes: vec![3, 8, 4], activation: Act::Tanh, bias: true, loss: MlpLoss::CrossEntropy };
+    let m = Mlp::new(c).unwrap();
+    let at: Vec<f32> = random(m.layout().len(), 1).iter().map(|x| *x as f32).collect();
+    let block = blocks(m.layout(), Cut::Tensor, &[]).unwrap().remove(0);
+    let mut o = MlpObjective::<f32>::new(m);
+    let wide = rows(0..16, 3, 4);
+    let inputs = wide.batch.inputs.iter().map(|x| *x as f32).collect();
+    let labels = (0..16).map(|i| i * 7 % 4).collect();
+    let batch = MlpBatch { rows: 16, inputs, targets: Targets::Labels(labels), weight: 0.0 };
+    let samples = [Sample { batch, rows: 16 }];
+    let mut of = CurvatureOf::new(&mut o, &at, &samples, Curvature::Hessian, Reduction::Mean).unwrap();
+    let options = options(20, 1);
+    let found = run(&mut of, vec![block.clone()], options).remove(0);
+    let x = top_vector(&mut of, &block, &options).unwrap();
+    let mut out = vec![Vec::new()];
+    of.products(&[&block], &[&x], &mut out).unwrap();
+    let off: f64 =
+        out[0].iter().zip(&x).map(|(c, x)| (f64::from(*c) - found.top.value * f64::from(*x)).powi(2)).sum();
+    assert!((off.sqrt() / found.top.residual - 1.0).abs() < 1e-9, "{off:e} {:e}", found.top.residual);
+    // Twenty steps are nearly all of 24 dimensions: the bound is far below what f32 can tell.
+    assert!(
+        found.top.residual > 1e-9 && found.top.residual < 1e-5 * found.top.value,
+        "{:e}",
+        found.top.residual
+    );
+}
+
+#[test]
+fn advice_follows_the_decades_and_says_whether_start_vectors_agree() {
+    let two = |nodes: [Vec<Vec<f64>>; 2]| -> Vec<BlockSpectrum> {
+        let block = |(i, n): (usize, &Vec<Vec<f64>>)| {
+            let all = n.iter().flatten().copied();
+            let mut b = spectrum(&format!("b{i}"), &[1.0]);
+            b.top.value = all.clone().fold(f64::NEG_INFINITY, f64::max);
+            b.bottom.value = all.fold(f64::INFINITY, f64::min);
+            b.weights = n.iter().map(|x| vec![1.0 / x.len() as f64; x.len()]).collect();
+            b.nodes = n.clone();
+            b
+        };
+        nodes.iter().enumerate().map(block).collect()
+    };
+    // The magnitude counts, not the sign.
+    let a = Advice::of(&two([vec![vec![-40.0, 3.0], vec![-39.0, 3.0]], vec![vec![5.0], vec![4.9]]])).unwrap();
+    assert_eq!((a.expectation, a.is_settled()), (Expectation::Nothing, true));
+    assert_eq!((a.largest.clone(), a.smallest.clone()), (("b0".into(), 40.0), ("b1".into(), 5.0)));
+    assert!((a.decades[0] - 8.0f64.log10()).abs() < 1e-12);
+    let a = Advice::of(&two([vec![vec![100.0], vec![900.0]], vec![vec![1.0], vec![1.0]]])).unwrap();
+    assert_eq!(a.expectation, Expectation::Much);
+    assert_eq!(a.single, [Expectation::Little, Expectation::Much]);
+    assert!(!a.is_settled());
+    let one = Advice::of(&two([vec![vec![100.0]], vec![vec![1.0]]])).unwrap();
+    assert!(one.expectation == Expectation::Little && !one.is_settled());
+    assert!(Advice::of(&[spectrum("alone", &[1.0])]).is_err());
+    let dead = Advice::of(&two([vec![vec![1.0]], vec![vec![0.0]]])).unwrap_err().to_string();
+    assert!(dead.contains("b1"), "{dead}");
+}

@@ -1,5 +1,6 @@
 //! `rhumb spectrum`.
 
+mod advice;
 mod choice;
 mod folder;
 mod measure;

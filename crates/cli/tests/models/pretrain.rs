@@ -116,6 +116,59 @@ fn a_resumed_pre_training_ends_with_the_bits_of_an_undisturbed_one() {
 }
 
 #[test]
+fn measured_blocks_are_written_down_and_a_resumed_training_keeps_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let (m, shards) = prepared(dir.path());
+    let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
+    let more = ["--partition", "measured", "--checkpoint-every", "5"];
+    let run = rhumb(&args(&m, &shards, &whole, &more));
+    assert_eq!(run.code, 0, "{}", run.err);
+    let decided = |d: &Path| fs::read_to_string(d.join("partition.json")).unwrap();
+    let rules: serde_json::Value = serde_json::from_str(&decided(&whole)).unwrap();
+    let rules = rules.as_array().unwrap();
+    let of = |name: &str| rules.iter().find(|r| r["rule"]["names"].as_str().unwrap().contains(name)).unwrap();
+    // Bytes that the text does not have are rows of the embedding without any curvature.
+    assert_eq!(of("embed_tokens")["rule"]["unit"], "row");
+    assert!(of("embed_tokens")["mean"]["whole"]["cv2"].as_f64().unwrap() > 2.0);
+    assert!(of("q_proj")["mean"]["heads"]["error"].as_f64().unwrap() > 0.0);
+    for r in rules {
+        let (unit, whole) =
+            (r["rule"]["unit"].as_str().unwrap(), r["mean"]["whole"]["cv2"].as_f64().unwrap());
+        assert_eq!(unit == "tensor", whole <= 1.0, "{r}");
+    }
+    // Killed at its first checkpoint.
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rhumb"))
+        .args(args(&m, &shards, &cut, &more))
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..4000 {
+        if cut.join("state.bin").exists() || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert_eq!(decided(&cut), decided(&whole));
+    let again = args(&m, &shards, &cut, &[&more[..], &["--resume"]].concat());
+    assert_eq!(rhumb(&again).code, 0);
+    let weights = |d: &Path| fs::read(d.join("model/model.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&cut));
+
+    let plain = dir.path().join("plain");
+    assert_eq!(rhumb(&args(&m, &shards, &plain, &[])).code, 0);
+    assert!(weights(&plain) != weights(&whole), "the blocks make a difference");
+    let other = dir.path().join("other");
+    let adamw = args(&m, &shards, &other, &["--partition", "measured", "--optimizer", "adamw"]);
+    refused(&adamw, 2, &["--partition measured belongs to --optimizer adam-mini"]);
+    let unknown = args(&m, &shards, &other, &["--partition", "guessed"]);
+    refused(&unknown, 2, &["guessed", "measured"]);
+    assert!(!other.exists());
+}
+
+#[test]
 fn shards_of_another_tokenizer_unfinished_ones_and_too_little_text_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (m, shards) = prepared(dir.path());

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use rhumb_spectrum::{Axis, BlockSpectrum, Divergences, Heterogeneity, divergences};
+use rhumb_spectrum::{Advice, Axis, BlockSpectrum, Divergences, Heterogeneity, divergences};
 use serde_json::{Value, json};
 
-use super::Args;
 use super::measure::{Found, Structure, from_spectrum};
+use super::{Args, advice};
 use crate::cmd::report::folder::Summary;
 use crate::exit::Failure;
 use crate::output::{Output, command_line};
@@ -32,6 +32,7 @@ struct Model<'a> {
 
 struct Compared {
     heterogeneity: Heterogeneity,
+    advice: Advice,
     shape: Divergences,
     scale: Divergences,
 }
@@ -105,7 +106,9 @@ impl<'a> Told<'a> {
             }
             if let Some(c) = &m.compared {
                 text.push_str(&format!("\nblocks  {}\n", words(c)));
+                text.push_str(&format!("SGD     {}\n", advice::sgd(&c.advice)));
             }
+            text.push_str(&format!("\nblocks of Adam-mini  {}\n", advice::partition(&f.structure)));
             text.push('\n');
         }
         text.push_str(&format!(
@@ -121,6 +124,7 @@ impl<'a> Told<'a> {
             let mut j = json!(m.found);
             if let Some(c) = &m.compared {
                 j["heterogeneity"] = json!(c.heterogeneity);
+                j["advice"] = json!(c.advice);
                 j["js"] = json!({ "shape": c.shape, "scale": c.scale });
             }
             j
@@ -153,8 +157,14 @@ impl<'a> Told<'a> {
             sections.extend(densities(&f.blocks).into_iter().map(Section::Lines));
             if let Some(c) = &m.compared {
                 verdicts.push(format!("{}: {}", f.model, words(c)));
+                verdicts.push(format!("SGD on {}: {}", f.model, advice::sgd(&c.advice)));
                 sections.extend([map(&c.shape), map(&c.scale)].map(Section::Heat));
             }
+            verdicts.push(format!(
+                "Blocks of Adam-mini for {}: {}",
+                f.model,
+                advice::partition(&f.structure)
+            ));
             if !f.structure.is_empty() {
                 sections.push(Section::Table(
                     "Share of the squared Frobenius norm of a matrix inside the blocks of its heads and rows"
@@ -205,6 +215,7 @@ impl<'a> Told<'a> {
 fn compare(blocks: &[BlockSpectrum]) -> Result<Compared, Failure> {
     Ok(Compared {
         heterogeneity: Heterogeneity::of(blocks).map_err(from_spectrum)?,
+        advice: Advice::of(blocks).map_err(from_spectrum)?,
         shape: divergences(blocks, Axis::ScaledLog, Heterogeneity::DECADES).map_err(from_spectrum)?,
         scale: divergences(blocks, Axis::Log, Heterogeneity::DECADES).map_err(from_spectrum)?,
     })
