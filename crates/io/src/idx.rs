@@ -1,4 +1,5 @@
-//! IDX: arrays of bytes, as MNIST and data sets after its fashion are kept; packed by gzip or not.
+//! IDX: arrays of bytes, as MNIST and data sets after its fashion are kept; packed by gzip or not. And images in lines of
+//! text.
 //!
 //! # Format
 //! Two zero bytes, the type (8: unsigned bytes, the only one read here), the number of dimensions, each dimension as four
@@ -29,11 +30,16 @@ pub struct Idx {
 /// # Errors
 /// [`IoError`] for a file of another kind or type, one that ends too early and one that goes on.
 pub fn read(path: &Path) -> Result<Idx, IoError> {
+    parse(path, open(path)?)
+}
+
+/// A file, unpacked where it begins as gzip does.
+fn open(path: &Path) -> Result<Box<dyn Read>, IoError> {
     let open = || File::open(path).map_err(|e| IoError::io("open", path, e));
     let mut start = [0; 2];
     let packed = open()?.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b];
     let file = BufReader::new(open()?);
-    if packed { parse(path, MultiGzDecoder::new(file)) } else { parse(path, file) }
+    Ok(if packed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) })
 }
 
 fn parse(path: &Path, mut from: impl Read) -> Result<Idx, IoError> {
@@ -107,5 +113,40 @@ impl LabelledImages {
             return wrong(labels, what);
         }
         Ok(LabelledImages { plane: [rows, columns], pixels: x.data, labels: y.data })
+    }
+
+    /// Reads lines of whole numbers, the pixels of an image of `plane` rows and columns and then its class, packed by
+    /// gzip or not: scikit-learn's `digits.csv.gz`, 8 x 8 with pixels from 0 to 16.
+    ///
+    /// # Errors
+    /// [`IoError`] for a line of another length, or a value that is no whole number below 256, with its line.
+    pub fn read_csv(path: &Path, plane: [usize; 2]) -> Result<Self, IoError> {
+        let mut lines = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(open(path)?);
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        let want = plane[0] * plane[1] + 1;
+        for record in lines.records() {
+            let record = record.map_err(|e| {
+                let at = e.position().map_or(0, csv::Position::byte);
+                IoError::malformed(path, at, e.to_string())
+            })?;
+            let (line, at) = record.position().map_or((0, 0), |p| (p.line(), p.byte()));
+            let wrong = |what: String| IoError::malformed(path, at, format!("line {line} {what}"));
+            if record.len() != want {
+                return Err(wrong(format!(
+                    "has {} values, {want} are the pixels of {} x {} and a class",
+                    record.len(),
+                    plane[0],
+                    plane[1]
+                )));
+            }
+            for (i, field) in record.iter().enumerate() {
+                let value: u8 = field
+                    .trim()
+                    .parse()
+                    .map_err(|_| wrong(format!("holds {field:?}, which is no whole number from 0 to 255")))?;
+                if i + 1 < want { pixels.push(value) } else { labels.push(value) }
+            }
+        }
+        Ok(LabelledImages { plane, pixels, labels })
     }
 }

@@ -83,6 +83,25 @@ fn images_and_classes_have_to_belong_together() {
     assert!(e.contains("[3] does not name the classes of 2 images"), "{e}");
 }
 
+#[test]
+fn images_in_lines_of_text_are_read_and_wrong_lines_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let good = write(dir.path(), "good.csv", b"0,1,2,16,7\n255, 0,0,0,9\n");
+    let x = LabelledImages::read_csv(&good, [2, 2]).unwrap();
+    assert_eq!((x.pixels, x.labels, x.plane), (vec![0, 1, 2, 16, 255, 0, 0, 0], vec![7, 9], [2, 2]));
+    for (text, want) in [
+        (&b"0,1,2,3,4\n0,1,2,3\n"[..], "line 2 has 4 values, 5 are the pixels of 2 x 2 and a class"),
+        (b"0,1,2,3,4\n0,1,2,300,3\n", "line 2 holds \"300\", which is no whole number"),
+        (b"a,b,c,d,e\n", "line 1 holds \"a\""),
+        (b"0,1,2,3,\xff\n", "malformed"),
+    ] {
+        let e =
+            LabelledImages::read_csv(&write(dir.path(), "bad.csv", text), [2, 2]).unwrap_err().to_string();
+        assert!(e.contains(want) && e.contains("bad.csv"), "{e}");
+    }
+    assert!(LabelledImages::read_csv(&dir.path().join("none"), [2, 2]).is_err());
+}
+
 /// The real files, where `RHUMB_IMAGES` names the folder that `scripts/fetch-images.sh` filled.
 #[test]
 fn the_real_data_sets_have_their_numbers_of_images_and_classes() {
@@ -101,4 +120,11 @@ fn the_real_data_sets_have_their_numbers_of_images_and_classes() {
             assert!(found.iter().all(|n| *n > count / 12), "{set} {part}: {found:?}");
         }
     }
+    let digits = LabelledImages::read_csv(&dir.join("digits/digits.csv.gz"), [8, 8]).unwrap();
+    assert_eq!((digits.labels.len(), digits.pixels.len()), (1797, 1797 * 64));
+    let counts: Vec<usize> =
+        (0..10).map(|c| digits.labels.iter().filter(|l| usize::from(**l) == c).count()).collect();
+    // As scikit-learn's documentation counts them.
+    assert_eq!(counts, [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]);
+    assert_eq!(digits.pixels.iter().max(), Some(&16));
 }
