@@ -28,4 +28,6 @@ pub use operator::{BlockOp, CurvatureOf, Reduction, Sample, SelfCheck};
 pub use outside::FnObjective;
 pub use sharing::{Sharing, Spread, sharing};
 pub use slq::{BlockSpectrum, RitzPair, SlqRun, Step, top_vector};
-pub use structure::{Diagonality, block_diagonality, block_norms, dense, preconditioned_condition, tau};
+pub use structure::{
+    Diagonality, NormMap, block_diagonality, block_norms, dense, norm_map, preconditioned_condition, tau,
+};

@@ -98,12 +98,7 @@ pub fn block_diagonality<T: Real, P: SecondOrder<T>>(
     for &i in &chosen {
         for k in 0..probes {
             let draw: Vec<T> = normal(parts[i].dim(), seed, &format!("share/{k}/{}", parts[i].name));
-            z.fill(T::ZERO);
-            let mut from = 0;
-            for r in &places[i] {
-                z[r.clone()].copy_from_slice(&draw[from..from + r.len()]);
-                from += r.len();
-            }
+            only(&mut z, &places[i], &draw);
             of.products(&[outer], &[&z], &mut out)?;
             let inside: f64 = places[i].iter().map(|r| norm(&out[0][r.clone()]).powi(2)).sum();
             sums.push((inside, norm(&out[0]).powi(2)));
@@ -122,6 +117,99 @@ pub fn block_diagonality<T: Real, P: SecondOrder<T>>(
     let square = |i: &usize| (parts[*i].dim() as f64).powi(2);
     let unstructured = chosen.iter().map(square).sum::<f64>() / (columns * outer.dim()) as f64;
     Ok(Diagonality { share: of_all(None), error, unstructured, products: sums.len() })
+}
+
+/// How large a curvature matrix is between its blocks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NormMap {
+    /// The blocks.
+    pub names: Vec<String>,
+    /// Estimates of the squared Frobenius norms between blocks, `[row block, column block]`.
+    pub squares: Vec<f64>,
+    /// Entries of the matrix there, which a norm has to be seen beside.
+    pub entries: Vec<f64>,
+    /// Products for each block.
+    pub probes: usize,
+}
+
+impl NormMap {
+    /// The root of the mean square of the entries between two blocks.
+    pub fn entry(&self, row: usize, column: usize) -> f64 {
+        let at = row * self.names.len() + column;
+        (self.squares[at] / self.entries[at]).sqrt()
+    }
+
+    /// The share of the squared norm that lies inside the blocks, and the share of the entries.
+    pub fn inside(&self) -> (f64, f64) {
+        let n = self.names.len();
+        let share = |x: &[f64]| {
+            let all: f64 = x.iter().sum();
+            let diagonal: f64 = (0..n).map(|i| x[i * n + i]).sum();
+            if all > 0.0 { diagonal / all } else { 1.0 }
+        };
+        (share(&self.squares), share(&self.entries))
+    }
+}
+
+/// The squared Frobenius norms between blocks, from `probes` random vectors in each: `E |C_ij z|^2 = |C_ij|_F^2` for normal
+/// `z`.
+///
+/// # Errors
+/// [`SpectrumError::Setting`] without blocks or vectors, or for blocks that share a parameter; a failed product.
+///
+/// # Cost
+/// `probes` products with all blocks together for each of them.
+pub fn norm_map<T: Real, P: SecondOrder<T>>(
+    of: &mut CurvatureOf<'_, T, P>,
+    blocks: &[BlockAt],
+    probes: usize,
+    seed: u64,
+) -> Result<NormMap, SpectrumError> {
+    if blocks.is_empty() || probes == 0 {
+        return Err(SpectrumError::Setting("a map needs blocks, and a random vector for each".to_owned()));
+    }
+    let mut pieces: Vec<Range<usize>> = blocks.iter().flat_map(|b| b.pieces.clone()).collect();
+    pieces.sort_by_key(|r| r.start);
+    if let Some(w) = pieces.windows(2).find(|w| w[1].start < w[0].end) {
+        return Err(SpectrumError::Setting(format!(
+            "blocks share parameter {}: choose disjoint ones",
+            w[1].start
+        )));
+    }
+    let outer = BlockAt { name: "all blocks".to_owned(), pieces, role: rhumb_core::Role::Other };
+    let places: Vec<Vec<Range<usize>>> =
+        blocks.iter().map(|b| within(&outer, b)).collect::<Result<_, _>>()?;
+    let n = blocks.len();
+    let (mut z, mut out) = (vec![T::ZERO; outer.dim()], vec![Vec::new()]);
+    let mut squares = vec![0.0; n * n];
+    for (j, (block, place)) in blocks.iter().zip(&places).enumerate() {
+        for k in 0..probes {
+            let draw: Vec<T> = normal(block.dim(), seed, &format!("map/{k}/{}", block.name));
+            only(&mut z, place, &draw);
+            of.products(&[&outer], &[&z], &mut out)?;
+            for (i, place) in places.iter().enumerate() {
+                let square: f64 = place.iter().map(|r| norm(&out[0][r.clone()]).powi(2)).sum();
+                squares[i * n + j] += square / probes as f64;
+            }
+        }
+    }
+    let size = |i: usize| blocks[i].dim() as f64;
+    Ok(NormMap {
+        names: blocks.iter().map(|b| b.name.clone()).collect(),
+        squares,
+        entries: (0..n * n).map(|at| size(at / n) * size(at % n)).collect(),
+        probes,
+    })
+}
+
+/// Makes `z` the vector that has these values in these places, and zeros elsewhere.
+fn only<T: Real>(z: &mut [T], places: &[Range<usize>], values: &[T]) {
+    z.fill(T::ZERO);
+    let mut from = 0;
+    for r in places {
+        z[r.clone()].copy_from_slice(&values[from..from + r.len()]);
+        from += r.len();
+    }
 }
 
 /// `count` of `n` numbers at even distances, all where there are fewer.

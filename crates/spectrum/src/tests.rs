@@ -559,3 +559,35 @@ fn advice_follows_the_decades_and_says_whether_start_vectors_agree() {
     let dead = Advice::of(&two([vec![vec![1.0]], vec![vec![0.0]]])).unwrap_err().to_string();
     assert!(dead.contains("b1"), "{dead}");
 }
+
+#[test]
+fn the_map_of_norms_is_that_of_the_dense_matrix_within_chance() {
+    let (mut o, at) = mlp(&[3, 5, 4]);
+    let samples = [rows(0..16, 3, 4)];
+    let layout = Objective::<f64>::layout(&o).clone();
+    let mut of = CurvatureOf::new(&mut o, &at, &samples, Curvature::Hessian, Reduction::Mean).unwrap();
+    let h = dense(&mut of, &whole(&layout)).unwrap();
+    // In another order than that of the layout.
+    let mut parts = blocks(&layout, Cut::Tensor, &[]).unwrap();
+    parts.swap(0, 2);
+    let map = norm_map(&mut of, &parts, 400, 1).unwrap();
+    let n = layout.len();
+    let ranges: Vec<Range<usize>> = parts.iter().map(|p| p.pieces[0].clone()).collect();
+    let want = block_norms(&h, n, &ranges);
+    for (i, (got, want)) in map.squares.iter().zip(&want).enumerate() {
+        assert!((got / want - 1.0).abs() < 0.25, "{} and {}: {got} {want}", i / parts.len(), i % parts.len());
+    }
+    let all: f64 = want.iter().sum();
+    let diagonal: f64 = (0..parts.len()).map(|i| want[i * parts.len() + i]).sum();
+    let (inside, entries) = map.inside();
+    assert!((inside - diagonal / all).abs() < 0.05, "{inside} {}", diagonal / all);
+    let even: f64 = ranges.iter().map(|r| (r.len() as f64).powi(2)).sum::<f64>() / (n * n) as f64;
+    assert!((entries - even).abs() < 1e-12);
+    assert!(
+        (map.entry(0, 1) - (map.squares[1] / (ranges[0].len() * ranges[1].len()) as f64).sqrt()).abs()
+            < 1e-15
+    );
+    assert!(norm_map(&mut of, &[], 1, 0).is_err() && norm_map(&mut of, &parts, 0, 0).is_err());
+    let twice = [parts[0].clone(), parts[0].clone()];
+    assert!(norm_map(&mut of, &twice, 1, 0).unwrap_err().to_string().contains("disjoint"));
+}

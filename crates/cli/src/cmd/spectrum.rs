@@ -76,6 +76,9 @@ pub(crate) struct Args {
     /// Also how much of each matrix lies inside the blocks of its heads and of its rows, from this many products each.
     #[arg(long, value_name = "PRODUCTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), allow_negative_numbers = true)]
     structure: u32,
+    /// Also how large the matrix is between each two blocks, from this many products for each block.
+    #[arg(long, value_name = "PRODUCTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), allow_negative_numbers = true)]
+    map: u32,
     /// Also the loss along the top eigenvector of the block with the largest eigenvalue.
     #[arg(long)]
     landscape: bool,

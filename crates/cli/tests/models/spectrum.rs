@@ -30,8 +30,19 @@ fn blocks_have_quadratures_bounds_and_a_report() {
     let dir = tempfile::tempdir().unwrap();
     let (m, d) = (save(&model(), &dir.path().join("m")), data(dir.path(), None));
     let out = dir.path().join("run");
-    let more =
-        ["-m", "12", "--probes", "2", "--double", "--blocks", "*q_proj*,*down_proj*", "--structure", "4"];
+    let more = [
+        "-m",
+        "12",
+        "--probes",
+        "2",
+        "--double",
+        "--blocks",
+        "*q_proj*,*down_proj*",
+        "--structure",
+        "4",
+        "--map",
+        "2",
+    ];
     let found = spectrum(&[&m], &d, &out, &[&more[..], &["--landscape"]].concat()).json();
     let all = blocks(&found);
     assert!(all.len() >= 2 && all.iter().all(|b| b["block"]["name"].as_str().unwrap().contains("_proj")));
@@ -57,6 +68,7 @@ fn blocks_have_quadratures_bounds_and_a_report() {
     let losses = first["landscape"]["slice"]["losses"].as_array().unwrap();
     assert!(losses.len() == 21 && number(&losses[10]) > 0.0);
     assert!(number(&first["heterogeneity"]["decades"]) >= 0.0);
+    assert_eq!(first["map"]["squares"].as_array().unwrap().len(), all.len() * all.len());
     assert_eq!(first["advice"]["single"].as_array().unwrap().len(), 2);
     let report = fs::read_to_string(out.join("report.html")).unwrap();
     assert!(report.contains("SGD on ") && report.contains("Blocks of Adam-mini for "));

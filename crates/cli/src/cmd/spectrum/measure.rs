@@ -9,8 +9,8 @@ use rhumb_linalg::Real;
 use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{DecoderObjective, TokenBatch};
 use rhumb_spectrum::{
-    BlockAt, BlockSpectrum, CurvatureOf, Cut, Diagonality, Sample, SelfCheck, Slice, SlqRun, SpectrumError,
-    block_diagonality, blocks, filter_normalised, slice,
+    BlockAt, BlockSpectrum, CurvatureOf, Cut, Diagonality, NormMap, Sample, SelfCheck, Slice, SlqRun,
+    SpectrumError, block_diagonality, blocks, filter_normalised, norm_map, slice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +36,9 @@ pub(super) struct Found {
     pub(super) blocks: Vec<BlockSpectrum>,
     /// How much of each matrix lies inside smaller blocks, where it was asked for.
     pub(super) structure: Vec<Structure>,
+    /// How large the matrix is between blocks, where it was asked for.
+    #[serde(default)]
+    pub(super) map: Option<NormMap>,
     /// The loss along a top eigenvector, where it was asked for.
     pub(super) landscape: Option<Landscape>,
 }
@@ -129,13 +132,20 @@ fn one<T: Real>(
     }
     let found = run.found().to_vec();
     let structure = structure(args, &mut of, &layout, &found)?;
+    let map = if args.map > 0 {
+        let all: Vec<BlockAt> = found.iter().map(|f| f.block.clone()).collect();
+        Some(norm_map(&mut of, &all, args.map as usize, args.seed).map_err(from_spectrum)?)
+    } else {
+        None
+    };
     drop(of);
     let landscape = if args.landscape {
         Some(landscape(args, &mut objective, at, samples, &layout, &found)?)
     } else {
         None
     };
-    Ok(Found { model: path.display().to_string(), loss, labels, check, blocks: found, structure, landscape })
+    let model = path.display().to_string();
+    Ok(Found { model, loss, labels, check, blocks: found, structure, map, landscape })
 }
 
 /// Refuses bases that memory cannot hold.

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use rhumb_spectrum::{Advice, Axis, BlockSpectrum, Divergences, Heterogeneity, divergences};
+use rhumb_spectrum::{Advice, Axis, BlockSpectrum, Divergences, Heterogeneity, NormMap, divergences};
 use serde_json::{Value, json};
 
 use super::measure::{Found, Structure, from_spectrum};
@@ -104,6 +104,14 @@ impl<'a> Told<'a> {
                 text.push('\n');
                 text.push_str(&structure(&f.structure).render());
             }
+            if let Some(m) = &f.map {
+                let (inside, entries) = m.inside();
+                text.push_str(&format!(
+                    "\nbetween blocks  {} of the squared norm lies inside the blocks, which hold {} of the entries\n",
+                    number(inside),
+                    number(entries)
+                ));
+            }
             if let Some(c) = &m.compared {
                 text.push_str(&format!("\nblocks  {}\n", words(c)));
                 text.push_str(&format!("SGD     {}\n", advice::sgd(&c.advice)));
@@ -171,6 +179,9 @@ impl<'a> Told<'a> {
                         .into(),
                     structure(&f.structure),
                 ));
+            }
+            if let Some(m) = &f.map {
+                sections.push(Section::Heat(entries(m)));
             }
             if let Some(l) = &f.landscape {
                 let points = l
@@ -295,6 +306,26 @@ fn map(d: &Divergences) -> HeatMap {
         names: d.names.clone(),
         values: d.js.clone(),
         most: std::f64::consts::LN_2,
+    }
+}
+
+/// Sizes of entries between blocks.
+fn entries(m: &NormMap) -> HeatMap {
+    let n = m.names.len();
+    let values: Vec<f64> = (0..n * n).map(|at| m.entry(at / n, at % n)).collect();
+    let most = values.iter().copied().fold(f64::MIN_POSITIVE, f64::max);
+    let (inside, even) = m.inside();
+    HeatMap {
+        title: "Size of the entries between blocks".into(),
+        unit: format!(
+            "root of their mean square, from {}; {} of the squared norm lies inside the blocks, which hold {} of the entries",
+            counted(m.probes as u64, "product"),
+            number(inside),
+            number(even)
+        ),
+        names: m.names.clone(),
+        values,
+        most,
     }
 }
 
