@@ -52,14 +52,7 @@ pub fn whole(layout: &Layout) -> BlockAt {
 /// # Errors
 /// [`SpectrumError::Pattern`] for a pattern that no tensor matches.
 pub fn blocks(layout: &Layout, cut: Cut, patterns: &[String]) -> Result<Vec<BlockAt>, SpectrumError> {
-    for p in patterns {
-        if !layout.blocks().iter().any(|b| matches(p, &b.name)) {
-            let names: Vec<&str> = layout.blocks().iter().take(4).map(|b| b.name.as_str()).collect();
-            let rest = layout.blocks().len().saturating_sub(names.len());
-            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-            return Err(SpectrumError::Pattern { pattern: p.clone(), some: names.join(", ") + &more });
-        }
-    }
+    named(layout, patterns)?;
     let chosen = |b: &&Block| patterns.is_empty() || patterns.iter().any(|p| matches(p, &b.name));
     let tensors = layout.blocks().iter().filter(|b| !b.range.is_empty()).filter(chosen);
     Ok(match cut {
@@ -72,6 +65,32 @@ pub fn blocks(layout: &Layout, cut: Cut, patterns: &[String]) -> Result<Vec<Bloc
         Cut::Head => tensors.flat_map(|b| rows_of(b, "head", head_rows(b))).collect(),
         Cut::Row => tensors.flat_map(|b| rows_of(b, "row", (b.shape.len() > 1).then_some(1))).collect(),
     })
+}
+
+/// One block of all tensors whose names match one of the patterns.
+///
+/// # Errors
+/// [`SpectrumError::Pattern`] for a pattern that no tensor matches; [`SpectrumError::Setting`] without patterns.
+pub fn group(layout: &Layout, name: &str, patterns: &[String]) -> Result<BlockAt, SpectrumError> {
+    if patterns.is_empty() {
+        return Err(SpectrumError::Setting(format!("group {name} has no pattern: name tensors")));
+    }
+    let mut all = blocks(layout, Cut::Full, patterns)?.remove(0);
+    name.clone_into(&mut all.name);
+    Ok(all)
+}
+
+/// Every pattern names a tensor.
+fn named(layout: &Layout, patterns: &[String]) -> Result<(), SpectrumError> {
+    for p in patterns {
+        if !layout.blocks().iter().any(|b| matches(p, &b.name)) {
+            let names: Vec<&str> = layout.blocks().iter().take(4).map(|b| b.name.as_str()).collect();
+            let rest = layout.blocks().len().saturating_sub(names.len());
+            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            return Err(SpectrumError::Pattern { pattern: p.clone(), some: names.join(", ") + &more });
+        }
+    }
+    Ok(())
 }
 
 fn tensor(b: &Block) -> BlockAt {
@@ -164,6 +183,10 @@ mod tests {
             ]
         );
         assert_eq!(names(Cut::Tensor, &["*.weight"]).len(), 3);
+        let pair = ["*norm*".to_owned(), "*q_proj*".to_owned()];
+        let group = group(&layout(), "mine", &pair).unwrap();
+        assert_eq!((group.name.as_str(), group.pieces), ("mine", vec![0..12, 18..21]));
+        assert!(super::group(&layout(), "none", &[]).is_err());
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod structure;
 mod tests;
 
 pub use advice::{Advice, Expectation, Heterogeneity};
-pub use block::{BlockAt, Cut, blocks, whole};
+pub use block::{BlockAt, Cut, blocks, group, whole};
 pub use divergence::{Axis, Divergences, divergences, js};
 pub use error::SpectrumError;
 pub use landscape::{Slice, filter_normalised, slice};

@@ -591,3 +591,70 @@ fn the_map_of_norms_is_that_of_the_dense_matrix_within_chance() {
     let twice = [parts[0].clone(), parts[0].clone()];
     assert!(norm_map(&mut of, &twice, 1, 0).unwrap_err().to_string().contains("disjoint"));
 }
+
+/// A linear map without a bias, on 12 rows of 3 inputs, and its probabilities or outputs.
+fn linear(loss: MlpLoss, outputs: usize) -> (MlpObjective<f64>, Vec<f64>, Vec<f64>) {
+    let c = MlpConfig { sizes: vec![3, outputs], activation: Act::Tanh, bias: false, loss };
+    let m = Mlp::new(c).unwrap();
+    let at = random(m.layout().len(), 4);
+    (MlpObjective::new(m), at, random(12 * 3, 5))
+}
+
+fn assert_hessian(
+    (m, at): (&mut MlpObjective<f64>, &[f64]),
+    batch: MlpBatch<f64>,
+    want: impl Fn(usize, usize) -> f64,
+) {
+    let samples = [Sample { rows: batch.rows, batch }];
+    let all = whole(Objective::<f64>::layout(m));
+    let n = all.dim();
+    // The model is linear: Gauss-Newton is the Hessian.
+    for of in [Curvature::Hessian, Curvature::GaussNewton] {
+        let mut c = CurvatureOf::new(&mut *m, at, &samples, of, Reduction::Mean).unwrap();
+        let h = dense(&mut c, &all).unwrap();
+        for k in 0..n * n {
+            let want = want(k / n, k % n);
+            assert!((h[k] - want).abs() <= 1e-8 * want.abs().max(1e-3), "{of:?} {k}: {} {want}", h[k]);
+        }
+    }
+}
+
+#[test]
+fn least_squares_have_the_hessian_of_their_formula() {
+    let outputs = 2;
+    let (mut m, at, x) = linear(MlpLoss::Mse, outputs);
+    let batch =
+        MlpBatch { rows: 12, inputs: x.clone(), targets: Targets::Values(random(24, 6)), weight: 0.0 };
+    // 2 / (N C) X'X for every output, nothing between outputs.
+    assert_hessian((&mut m, &at), batch, |a, b| {
+        let (o, i, p, j) = (a / 3, a % 3, b / 3, b % 3);
+        let gram: f64 = (0..12).map(|r| x[r * 3 + i] * x[r * 3 + j]).sum();
+        if o == p { 2.0 / (12 * outputs) as f64 * gram } else { 0.0 }
+    });
+}
+
+#[test]
+fn softmax_regression_has_the_hessian_of_its_formula() {
+    for classes in [2, 4] {
+        let (mut m, at, x) = linear(MlpLoss::CrossEntropy, classes);
+        let labels = (0..12).map(|i| i % classes as u32).collect();
+        let batch = MlpBatch { rows: 12, inputs: x.clone(), targets: Targets::Labels(labels), weight: 0.0 };
+        let p: Vec<Vec<f64>> = (0..12)
+            .map(|r| {
+                let z = |c: usize| (0..3).map(|i| at[c * 3 + i] * x[r * 3 + i]).sum::<f64>();
+                let e: Vec<f64> = (0..classes).map(|c| z(c).exp()).collect();
+                let sum: f64 = e.iter().sum();
+                e.iter().map(|e| e / sum).collect()
+            })
+            .collect();
+        // The mean over rows of (diag p - p p') x x'; for two classes s (1 - s) x x' up to the sign.
+        assert_hessian((&mut m, &at), batch, |a, b| {
+            let (c, i, d, j) = (a / 3, a % 3, b / 3, b % 3);
+            let row = |r: usize| {
+                let diagonal = if c == d { p[r][c] } else { 0.0 };
+                (diagonal - p[r][c] * p[r][d]) * x[r * 3 + i] * x[r * 3 + j]
+            };
+            (0..12).map(row).sum::<f64>() / 12.0
+        });
+    }
+}

@@ -42,7 +42,10 @@ pub(crate) struct Args {
     /// the last layer, and those outside layers.
     #[arg(long, value_name = "PATTERN,..", value_delimiter = ',')]
     blocks: Vec<String>,
-    /// What is a block.
+    /// Tensors that are one block together, under a name; may be given several times.
+    #[arg(long = "group", value_name = "NAME=PATTERN,..", value_parser = choice::as_group)]
+    groups: Vec<choice::Group>,
+    /// What is a block among --blocks.
     #[arg(long, value_enum, default_value = "tensor")]
     cut: CutName,
     /// The curvature matrix.

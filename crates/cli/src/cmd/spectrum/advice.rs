@@ -62,7 +62,7 @@ pub(super) fn partition(all: &[Structure]) -> String {
         match &s.heads {
             Some(h) if h.share - 2.0 * h.error > MOST => by_heads.push((s, h)),
             _ if s.rows.share - 2.0 * s.rows.error > CLEARLY * s.rows.unstructured => {
-                by_rows.push((s, &s.rows))
+                by_rows.push((s, &s.rows));
             }
             _ => neither.push(s),
         }

@@ -3,12 +3,50 @@
 use std::collections::BTreeSet;
 
 use rhumb_core::{Block, Layout};
-use rhumb_spectrum::{BlockAt, Cut, SpectrumError, blocks};
+use rhumb_spectrum::{BlockAt, Cut, SpectrumError, blocks, group};
+use serde::Serialize;
 
 /// The blocks that were asked for; without patterns the matrices of the first, the middle and the last layer, and those
 /// outside layers.
-pub(super) fn chosen(layout: &Layout, cut: Cut, patterns: &[String]) -> Result<Vec<BlockAt>, SpectrumError> {
-    if patterns.is_empty() { blocks(layout, cut, &sampled(layout)) } else { blocks(layout, cut, patterns) }
+pub(super) fn chosen(
+    layout: &Layout,
+    cut: Cut,
+    patterns: &[String],
+    groups: &[Group],
+) -> Result<Vec<BlockAt>, SpectrumError> {
+    let mut all = match (patterns, groups) {
+        ([], []) => blocks(layout, cut, &sampled(layout))?,
+        ([], _) => Vec::new(),
+        _ => blocks(layout, cut, patterns)?,
+    };
+    for g in groups {
+        if all.iter().any(|b| b.name == g.name) {
+            return Err(SpectrumError::Setting(format!(
+                "two blocks are called {}: rename the group",
+                g.name
+            )));
+        }
+        all.push(group(layout, &g.name, &g.patterns)?);
+    }
+    Ok(all)
+}
+
+/// Tensors that are one block together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Group {
+    name: String,
+    patterns: Vec<String>,
+}
+
+/// `NAME=PATTERN,..`
+pub(super) fn as_group(text: &str) -> Result<Group, String> {
+    let wrong = || "write it as NAME=PATTERN, further patterns behind commas".to_owned();
+    let (name, patterns) = text.split_once('=').ok_or_else(wrong)?;
+    let patterns: Vec<String> = patterns.split(',').map(|p| p.trim().to_owned()).collect();
+    if name.trim().is_empty() || patterns.iter().any(String::is_empty) {
+        return Err(wrong());
+    }
+    Ok(Group { name: name.trim().to_owned(), patterns })
 }
 
 /// The matrices of the first, the middle and the last layer, and those outside layers.
@@ -40,12 +78,25 @@ mod tests {
             l.push(format!("layers.{i}.norm.weight"), &[2], Role::Norm);
         }
         let names = |patterns: &[String]| -> Vec<String> {
-            chosen(&l, Cut::Tensor, patterns).unwrap().into_iter().map(|b| b.name).collect()
+            chosen(&l, Cut::Tensor, patterns, &[]).unwrap().into_iter().map(|b| b.name).collect()
         };
         assert_eq!(
             names(&[]),
             ["embed.weight", "layers.0.mlp.weight", "layers.3.mlp.weight", "layers.5.mlp.weight"]
         );
         assert_eq!(names(&["*.1.norm*".to_owned()]), ["layers.1.norm.weight"]);
+        let norms = as_group("norms = *.0.norm*, *.5.norm*").unwrap();
+        let found = chosen(&l, Cut::Tensor, &[], std::slice::from_ref(&norms)).unwrap();
+        assert_eq!((found.len(), found[0].name.as_str(), found[0].dim()), (1, "norms", 4));
+        assert_eq!(
+            chosen(&l, Cut::Tensor, &["embed*".to_owned()], std::slice::from_ref(&norms)).unwrap().len(),
+            2
+        );
+        assert!(
+            chosen(&l, Cut::Tensor, &[], &[norms.clone(), norms]).unwrap_err().to_string().contains("norms")
+        );
+        for wrong in ["norms", "=*", "a=", "a=b,,c"] {
+            assert!(as_group(wrong).is_err(), "{wrong}");
+        }
     }
 }

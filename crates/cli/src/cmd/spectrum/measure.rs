@@ -76,7 +76,8 @@ pub(super) struct Ready {
 pub(super) fn ready(args: &Args, model: &Path) -> Result<Ready, Failure> {
     let lm = LanguageModel::open(model)?;
     let samples = samples(args, &lm)?;
-    let chosen = choice::chosen(lm.decoder.layout(), args.cut(), &args.blocks).map_err(from_spectrum)?;
+    let chosen =
+        choice::chosen(lm.decoder.layout(), args.cut(), &args.blocks, &args.groups).map_err(from_spectrum)?;
     SlqRun::<f32>::new(chosen, args.options()).map_err(from_spectrum)?;
     Ok(Ready { lm, samples })
 }
@@ -115,7 +116,7 @@ fn one<T: Real>(
     let mut objective =
         DecoderObjective::<T>::new(lm.decoder.clone(), LossKind::Ce, false, Arc::default()).map_err(usage)?;
     let layout = lm.decoder.layout().clone();
-    let chosen = choice::chosen(&layout, args.cut(), &args.blocks).map_err(from_spectrum)?;
+    let chosen = choice::chosen(&layout, args.cut(), &args.blocks, &args.groups).map_err(from_spectrum)?;
     let mut run = SlqRun::<T>::new(chosen, args.options()).map_err(from_spectrum)?;
     fits(&run, args.options().orthogonality)?;
     let labels = samples.iter().map(|s| s.rows).sum();
