@@ -38,7 +38,7 @@ pub enum Axis {
     Scaled,
     /// The logarithm (base 10) of the magnitudes, unscaled: spectra that differ by a factor differ.
     Log,
-    /// The logarithm (base 10) of the magnitudes, scaled as above: only the shape counts.
+    /// The logarithm (base 10) of the magnitudes over the largest one: only the shape counts.
     ScaledLog,
 }
 
@@ -85,8 +85,9 @@ impl Divergences {
     }
 }
 
-/// Magnitudes below this share of a block's scale count as this share on a logarithmic axis.
-const FLOOR: f64 = 1e-6;
+/// Magnitudes below this share of a block's largest count as this share on a logarithmic axis: where the Ritz values of a null
+/// space fall is rounding, and most of the weight is theirs.
+const FLOOR: f64 = 1e-3;
 /// The eigenvalue that sets the scale, by magnitude.
 const TENTH: usize = 10;
 
@@ -96,7 +97,8 @@ const TENTH: usize = 10;
 /// Zhang et al., NeurIPS 2024, section 3. **Deviation**: the integral, with the step of the grid.
 ///
 /// # Units
-/// `sigma` on the axis: shares of the scale, or decades.
+/// `sigma` on the axis: shares of the scale, or decades. On logarithmic axes magnitudes below a thousandth of the block's
+/// largest one, a null space for the most part, count as that: blocks of different rank differ by it.
 ///
 /// # Errors
 /// [`SpectrumError::Setting`] for fewer than two blocks, a spectrum that is zero, or a width that does not fit.
@@ -139,20 +141,54 @@ pub fn divergences(blocks: &[BlockSpectrum], axis: Axis, sigma: f64) -> Result<D
     })
 }
 
+/// The mean divergence between the start vectors of the same block, what two measurements of the same thing differ by: beside
+/// it a mean between blocks has to be seen. `None` with fewer than two start vectors.
+///
+/// # Errors
+/// As [`divergences`].
+pub fn between_starts(
+    blocks: &[BlockSpectrum],
+    axis: Axis,
+    sigma: f64,
+) -> Result<Option<f64>, SpectrumError> {
+    let mut means = Vec::with_capacity(blocks.len());
+    for b in blocks.iter().filter(|b| b.nodes.len() > 1) {
+        let alone = |i: usize| BlockSpectrum {
+            nodes: vec![b.nodes[i].clone()],
+            weights: vec![b.weights[i].clone()],
+            ..b.clone()
+        };
+        let starts: Vec<BlockSpectrum> = (0..b.nodes.len()).map(alone).collect();
+        means.push(divergences(&starts, axis, sigma)?.mean);
+    }
+    let n = means.len() as f64;
+    Ok(if means.is_empty() { None } else { Some(means.iter().sum::<f64>() / n) })
+}
+
 /// The nodes of a block on the axis.
 fn placed(b: &BlockSpectrum, axis: Axis) -> Result<rhumb_krylov::slq::Spectrum, SpectrumError> {
-    let scale = b.magnitude(TENTH);
-    if scale.is_nan() || scale <= 0.0 {
+    let largest = b.magnitude(1);
+    if largest.is_nan() || largest <= 0.0 {
         return Err(SpectrumError::Setting(format!(
             "the spectrum of block {} is zero: leave it out, or measure on more rows",
             b.block.name
         )));
     }
+    let mut scale = largest;
+    if axis == Axis::Scaled {
+        scale = b.magnitude(TENTH);
+        if b.nodes.iter().any(|n| n.len() < TENTH) || scale <= 0.0 {
+            return Err(SpectrumError::Setting(format!(
+                "block {} has fewer than {TENTH} Ritz values other than zero, of which the tenth is the scale: take more steps",
+                b.block.name
+            )));
+        }
+    }
     let mut s = b.spectrum();
     let place = |x: &mut f64| match axis {
         Axis::Raw => {}
         Axis::Scaled => *x /= scale,
-        Axis::Log => *x = x.abs().max(FLOOR * scale).log10(),
+        Axis::Log => *x = x.abs().max(FLOOR * largest).log10(),
         Axis::ScaledLog => *x = (x.abs() / scale).max(FLOOR).log10(),
     };
     s.runs.iter_mut().flat_map(|r| &mut r.nodes).for_each(place);

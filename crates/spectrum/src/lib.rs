@@ -21,7 +21,7 @@ mod tests;
 
 pub use advice::{Advice, Expectation, Heterogeneity};
 pub use block::{BlockAt, Cut, blocks, group, whole};
-pub use divergence::{Axis, Divergences, divergences, js};
+pub use divergence::{Axis, Divergences, between_starts, divergences, js};
 pub use error::SpectrumError;
 pub use landscape::{Slice, filter_normalised, slice};
 pub use operator::{BlockOp, CurvatureOf, Reduction, Sample, SelfCheck};
@@ -29,5 +29,6 @@ pub use outside::FnObjective;
 pub use sharing::{Sharing, Spread, sharing};
 pub use slq::{BlockSpectrum, RitzPair, SlqRun, Step, top_vector};
 pub use structure::{
-    Diagonality, NormMap, block_diagonality, block_norms, dense, norm_map, preconditioned_condition, tau,
+    Diagonality, NormMap, block_diagonality, block_norms, dense, disjoint, norm_map,
+    preconditioned_condition, tau,
 };

@@ -143,11 +143,6 @@ impl<'a, T: Real, P: SecondOrder<T>> CurvatureOf<'a, T, P> {
         BlockOp { of: self, at, out: vec![Vec::new()] }
     }
 
-    /// Parameters of the objective.
-    pub fn params(&self) -> usize {
-        self.at.len()
-    }
-
     /// Compares two products with the same vector bit by bit on every batch, and `<u, Cv>` with `<v, Cu>` over all.
     ///
     /// # Errors

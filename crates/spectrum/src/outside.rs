@@ -11,7 +11,11 @@ use rhumb_linalg::vec::norm;
 ///
 /// # Cost
 /// Two gradients a product. The error is the sum of `h^2 / 6` times the third derivative along `u` and of rounding,
-/// `epsilon |g| / h`: about 1e-9 of the product in `f64` and 1e-4 in `f32` for functions of moderate scale.
+/// `epsilon |g| / h`, which grows with the root of the number of parameters: about 1e-9 of the product in `f64` and 1e-3 in `f32`
+/// for fifty parameters of size 1. With many of them, or large ones, set the step, or compute in `f64`.
+///
+/// # Limits
+/// The closure is one batch. A mean over several is the closure's own.
 ///
 /// ```
 /// use rhumb_core::{Curvature, Layout, Role};

@@ -16,7 +16,7 @@ pub struct Sharing {
     pub mean: f64,
     /// Within the matrix.
     pub whole: Spread,
-    /// Within its heads, the mean over heads; `None` where it has fewer than two.
+    /// Within its heads: the sum of their variances over the sum of their squared means; `None` where it has fewer than two.
     pub heads: Option<Spread>,
 }
 

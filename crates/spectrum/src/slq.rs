@@ -95,6 +95,7 @@ pub struct SlqRun<T: Real> {
 
 #[derive(Serialize, Deserialize)]
 struct Saved {
+    options: (usize, usize, u64, String),
     found: Vec<BlockSpectrum>,
     start: usize,
     runs: Vec<SavedRun>,
@@ -280,11 +281,19 @@ impl<T: Real> SlqRun<T> {
             breakdown: s.breakdown,
         };
         let runs = states.iter().map(of).collect();
-        out.put_json("slq", &Saved { found: self.found.clone(), start: self.start, runs })?;
+        out.put_json(
+            "slq",
+            &Saved { options: self.told(), found: self.found.clone(), start: self.start, runs },
+        )?;
         for (i, s) in states.iter().enumerate() {
             out.put_reals(&format!("basis.{i}"), &s.vectors)?;
         }
         Ok(())
+    }
+
+    fn told(&self) -> (usize, usize, u64, String) {
+        let o = &self.options;
+        (o.steps, o.starts, o.seed, format!("{:?}", o.orthogonality))
     }
 
     /// Goes on from a saved run of the same blocks and options.
@@ -294,9 +303,17 @@ impl<T: Real> SlqRun<T> {
     pub fn load(&mut self, from: &mut StateReader) -> Result<(), SpectrumError> {
         let saved: Saved = from.json("slq")?;
         let same = saved.found.len() == self.found.len()
+            && (saved.runs.len() == self.found.len() || saved.start == self.options.starts)
             && saved.found.iter().zip(&self.found).all(|(a, b)| a.block == b.block);
         if !same {
             return Err(SpectrumError::Setting("the saved spectrum is one of other blocks".to_owned()));
+        }
+        if saved.options != self.told() {
+            return Err(SpectrumError::Setting(format!(
+                "the saved spectrum has other options: {:?} (steps, start vectors, seed, orthogonality), not {:?}",
+                saved.options,
+                self.told()
+            )));
         }
         let mut lanczos = Vec::new();
         for (i, (r, f)) in saved.runs.into_iter().zip(&self.found).enumerate() {

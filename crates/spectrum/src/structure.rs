@@ -5,6 +5,7 @@ use std::ops::Range;
 use rhumb_core::SecondOrder;
 use rhumb_krylov::symmetric_values;
 use rhumb_linalg::Real;
+use rhumb_linalg::rng::Rng;
 use rhumb_linalg::vec::norm;
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ pub struct Diagonality {
 }
 
 /// The share of the squared Frobenius norm of the block `outer` that lies inside the diagonal blocks of its `parts`,
-/// estimated with `probes` random vectors in each of `sample` parts at even distances: `E |C z|^2 = |C|_F^2` for normal
+/// estimated with `probes` random vectors in each of `sample` parts, one at random from each of as many equal stretches: `E |C z|^2 = |C|_F^2` for normal
 /// `z`, over the columns of a part.
 ///
 /// # Errors
@@ -85,7 +86,7 @@ pub fn block_diagonality<T: Real, P: SecondOrder<T>>(
     (probes, sample): (usize, usize),
     seed: u64,
 ) -> Result<Diagonality, SpectrumError> {
-    let chosen = spread(parts.len(), sample);
+    let chosen = spread(parts.len(), sample, seed, &outer.name);
     if chosen.len() * probes < 2 {
         return Err(SpectrumError::Setting(
             "a share needs two random vectors and one part at least".to_owned(),
@@ -94,7 +95,7 @@ pub fn block_diagonality<T: Real, P: SecondOrder<T>>(
     let places: Vec<Vec<Range<usize>>> = parts.iter().map(|p| within(outer, p)).collect::<Result<_, _>>()?;
     let (mut z, mut out) = (vec![T::ZERO; outer.dim()], vec![Vec::new()]);
     // Inside and in all, of each vector.
-    let mut sums = Vec::with_capacity(chosen.len() * probes);
+    let mut sums: Vec<(f64, f64)> = Vec::with_capacity(chosen.len() * probes);
     for &i in &chosen {
         for k in 0..probes {
             let draw: Vec<T> = normal(parts[i].dim(), seed, &format!("share/{k}/{}", parts[i].name));
@@ -109,10 +110,19 @@ pub fn block_diagonality<T: Real, P: SecondOrder<T>>(
         let (inside, all) = kept.fold((0.0, 0.0), |(a, b), (_, s)| (a + s.0, b + s.1));
         if all > 0.0 { inside / all } else { 1.0 }
     };
-    let n = sums.len() as f64;
     let left: Vec<f64> = (0..sums.len()).map(|k| of_all(Some(k))).collect();
-    let mean = left.iter().sum::<f64>() / n;
-    let error = ((n - 1.0) / n * left.iter().map(|x| (x - mean).powi(2)).sum::<f64>()).sqrt();
+    // Where no part is left out, parts that differ are no error: only the vectors inside each are left to chance.
+    let strata: Vec<Vec<f64>> = if chosen.len() == parts.len() && probes > 1 {
+        left.chunks(probes).map(<[f64]>::to_vec).collect()
+    } else {
+        vec![left]
+    };
+    let variance = |left: &Vec<f64>| {
+        let n = left.len() as f64;
+        let mean = left.iter().sum::<f64>() / n;
+        (n - 1.0) / n * left.iter().map(|x| (x - mean).powi(2)).sum::<f64>()
+    };
+    let error = strata.iter().map(variance).sum::<f64>().sqrt();
     let columns: usize = chosen.iter().map(|i| parts[*i].dim()).sum();
     let square = |i: &usize| (parts[*i].dim() as f64).powi(2);
     let unstructured = chosen.iter().map(square).sum::<f64>() / (columns * outer.dim()) as f64;
@@ -193,6 +203,13 @@ pub fn norm_map<T: Real, P: SecondOrder<T>>(
             }
         }
     }
+    // Each norm was estimated twice, from either side.
+    for i in 0..n {
+        for j in 0..i {
+            let mean = 0.5 * (squares[i * n + j] + squares[j * n + i]);
+            (squares[i * n + j], squares[j * n + i]) = (mean, mean);
+        }
+    }
     let size = |i: usize| blocks[i].dim() as f64;
     Ok(NormMap {
         names: blocks.iter().map(|b| b.name.clone()).collect(),
@@ -200,6 +217,24 @@ pub fn norm_map<T: Real, P: SecondOrder<T>>(
         entries: (0..n * n).map(|at| size(at / n) * size(at % n)).collect(),
         probes,
     })
+}
+
+/// Refuses blocks that share a parameter.
+///
+/// # Errors
+/// [`SpectrumError::Setting`] with the names of the two.
+pub fn disjoint(blocks: &[BlockAt]) -> Result<(), SpectrumError> {
+    let mut pieces: Vec<(&Range<usize>, &str)> =
+        blocks.iter().flat_map(|b| b.pieces.iter().map(|r| (r, b.name.as_str()))).collect();
+    pieces.sort_by_key(|(r, _)| r.start);
+    match pieces.windows(2).find(|w| w[1].0.start < w[0].0.end) {
+        Some(w) => {
+            let what =
+                format!("blocks {} and {} share parameters: a map needs disjoint ones", w[0].1, w[1].1);
+            Err(SpectrumError::Setting(what))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Makes `z` the vector that has these values in these places, and zeros elsewhere.
@@ -212,12 +247,15 @@ fn only<T: Real>(z: &mut [T], places: &[Range<usize>], values: &[T]) {
     }
 }
 
-/// `count` of `n` numbers at even distances, all where there are fewer.
-fn spread(n: usize, count: usize) -> Vec<usize> {
+/// `count` of `n` numbers, one at random from each of as many equal stretches; all where there are fewer. Even distances would
+/// meet the same few rows of every head.
+fn spread(n: usize, count: usize, seed: u64, name: &str) -> Vec<usize> {
     if count >= n {
         return (0..n).collect();
     }
-    (0..count).map(|i| i * n / count).collect()
+    let mut rng = Rng::named(seed, &format!("parts/{name}"));
+    let edge = |i: usize| i * n / count;
+    (0..count).map(|i| edge(i) + rng.below(edge(i + 1) - edge(i))).collect()
 }
 
 /// Where a part lies among the parameters of the block around it.

@@ -410,8 +410,8 @@ fn differences_of_gradients_are_best_near_the_default_step() {
     }
     let (best, large, small) = (error::<f64>(1e-5), error::<f64>(1e-1), error::<f64>(1e-10));
     assert!(best < 1e-8 && large > 1e3 * best && small > 1e3 * best, "{best:e} {large:e} {small:e}");
-    let (best, large, small) = (error::<f32>(1e-2), error::<f32>(3.0), error::<f32>(1e-6));
-    assert!(best < 1e-3 && large > 10.0 * best && small > 10.0 * best, "{best:e} {large:e} {small:e}");
+    let (best, large, small) = (error::<f32>(1e-3), error::<f32>(3.0), error::<f32>(1e-6));
+    assert!(best < 2e-3 && large > 10.0 * best && small > 10.0 * best, "{best:e} {large:e} {small:e}");
 }
 
 #[test]
@@ -589,7 +589,10 @@ fn the_map_of_norms_is_that_of_the_dense_matrix_within_chance() {
     );
     assert!(norm_map(&mut of, &[], 1, 0).is_err() && norm_map(&mut of, &parts, 0, 0).is_err());
     let twice = [parts[0].clone(), parts[0].clone()];
-    assert!(norm_map(&mut of, &twice, 1, 0).unwrap_err().to_string().contains("disjoint"));
+    let e = norm_map(&mut of, &twice, 1, 0).unwrap_err().to_string();
+    assert!(e.contains(&parts[0].name) && e.contains("disjoint"), "{e}");
+    let n = parts.len();
+    assert!((0..n * n).all(|k| map.squares[k].to_bits() == map.squares[k % n * n + k / n].to_bits()));
 }
 
 /// A linear map without a bias, on 12 rows of 3 inputs, and its probabilities or outputs.

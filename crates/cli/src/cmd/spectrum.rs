@@ -76,7 +76,8 @@ pub(crate) struct Args {
     /// eigenvalues.
     #[arg(long)]
     plain: bool,
-    /// Also how much of each matrix lies inside the blocks of its heads and of its rows, from this many products each.
+    /// Also how much of each matrix lies inside the blocks of its heads and of its rows, from at least this many products
+    /// each, two or more.
     #[arg(long, value_name = "PRODUCTS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=10_000), allow_negative_numbers = true)]
     structure: u32,
     /// Also how large the matrix is between each two blocks, from this many products for each block.
@@ -139,6 +140,15 @@ enum ReductionName {
 }
 
 impl Args {
+    /// Whether the curvature is that on which the limits of the advice were drawn.
+    fn comparable(&self) -> bool {
+        self.blocks.is_empty()
+            && self.groups.is_empty()
+            && self.cut == CutName::Tensor
+            && self.operator == Operator::Hessian
+            && self.reduction == ReductionName::Mean
+    }
+
     fn cut(&self) -> Cut {
         match self.cut {
             CutName::Full => Cut::Full,
@@ -178,6 +188,9 @@ pub(crate) fn run(args: &Args, global: Global) -> Result<Output, Failure> {
             "--landscape needs the eigenvector, which --plain does not keep: leave one of them out",
         ));
     }
+    if args.structure == 1 {
+        return Err(Failure::usage("--structure 1: one product has no error beside it; give 2 or more"));
+    }
     let first = args.models.first().ok_or_else(|| Failure::usage("give a model"))?;
     let ready = measure::ready(args, first)?;
     let mut folder = Folder::begin(args, global)?;
@@ -206,20 +219,30 @@ fn samples(args: &Args, lm: &LanguageModel) -> Result<Vec<Sample<TokenBatch>>, F
     let usage = |e| Failure::new(Code::Usage, e);
     let want = args.batch as usize * args.batches as usize;
     let mut examples: Vec<Example> = Vec::new();
-    let mut tokens = 0;
+    let (mut tokens, mut dropped) = (0, None);
     for row in rows::open(&args.data, args.format)? {
         let take = |e: Example| {
             tokens += e.ids.len();
             examples.push(e);
             Ok(())
         };
-        tokenizing.each(std::iter::once(row), &args.data.display().to_string(), take).map_err(usage)?;
+        let intake =
+            tokenizing.each(std::iter::once(row), &args.data.display().to_string(), take).map_err(usage)?;
+        dropped = dropped.or(intake.dropped.into_iter().next());
         // First fit leaves less than half of the places empty.
         if tokens >= 2 * want * len {
             break;
         }
     }
     let packed = pack(&examples, len).map_err(usage)?;
+    if let (true, Some(first)) = (examples.is_empty(), dropped) {
+        return Err(Failure::usage(format!(
+            "{}: no row can be measured on; line {}: {}",
+            args.data.display(),
+            first.line,
+            crate::cmd::train::sft::intake::reason(&first.why)
+        )));
+    }
     if packed.len() < want {
         return Err(Failure::usage(format!(
             "{} fills {} rows of {len} tokens, and {want} are asked for: give more data, or fewer or shorter rows \

@@ -2,6 +2,7 @@
 
 mod blocks;
 mod finished;
+pub(crate) use self::blocks::pattern;
 pub(crate) mod loss;
 pub(crate) mod measured;
 pub(crate) mod memory;

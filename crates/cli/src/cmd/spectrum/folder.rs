@@ -35,6 +35,8 @@ pub(super) struct Folder {
     before_s: f64,
     /// A state of an earlier part that the next model goes on from.
     resumed: bool,
+    /// The state on disk holds all steps of the model under way.
+    rested: bool,
     resume_line: String,
 }
 
@@ -91,6 +93,7 @@ impl Folder {
             steps: 0,
             before_s: 0.0,
             resumed: earlier.is_some(),
+            rested: false,
             run: folder,
         };
         if earlier.is_some() {
@@ -196,11 +199,23 @@ impl Folder {
         if stop || self.saved.elapsed() >= self.save_every {
             self.save(run)?;
         }
-        if stop {
-            let text = format!("interrupted after {} steps; go on with: {}", self.steps, self.resume_line);
-            return Err(Failure::new(Code::Interrupted, anyhow::Error::msg(text)));
+        self.rested = false;
+        if stop { Err(self.interrupted()) } else { Ok(()) }
+    }
+
+    /// Between the parts that follow the Lanczos steps: saves when it is time, and ends the run when the user asked for it.
+    pub(super) fn pause<T: Real>(&mut self, run: &SlqRun<T>) -> Result<(), Failure> {
+        let stop = self.stop.load(Ordering::Relaxed);
+        if stop || !self.rested {
+            self.save(run)?;
+            self.rested = true;
         }
-        Ok(())
+        if stop { Err(self.interrupted()) } else { Ok(()) }
+    }
+
+    fn interrupted(&self) -> Failure {
+        let text = format!("interrupted after {} steps; go on with: {}", self.steps, self.resume_line);
+        Failure::new(Code::Interrupted, anyhow::Error::msg(text))
     }
 
     fn end(&mut self, reason: StopReason, error: Option<String>) -> Result<f64, Failure> {

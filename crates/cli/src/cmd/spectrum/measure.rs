@@ -10,7 +10,7 @@ use rhumb_nn::loss::LossKind;
 use rhumb_nn::model::{DecoderObjective, TokenBatch};
 use rhumb_spectrum::{
     BlockAt, BlockSpectrum, CurvatureOf, Cut, Diagonality, NormMap, Sample, SelfCheck, Slice, SlqRun,
-    SpectrumError, block_diagonality, blocks, filter_normalised, norm_map, slice,
+    SpectrumError, block_diagonality, blocks, disjoint, filter_normalised, norm_map, slice,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +78,9 @@ pub(super) fn ready(args: &Args, model: &Path) -> Result<Ready, Failure> {
     let samples = samples(args, &lm)?;
     let chosen =
         choice::chosen(lm.decoder.layout(), args.cut(), &args.blocks, &args.groups).map_err(from_spectrum)?;
+    if args.map > 0 {
+        disjoint(&chosen).map_err(from_spectrum)?;
+    }
     SlqRun::<f32>::new(chosen, args.options()).map_err(from_spectrum)?;
     Ok(Ready { lm, samples })
 }
@@ -120,7 +123,7 @@ fn one<T: Real>(
     let mut run = SlqRun::<T>::new(chosen, args.options()).map_err(from_spectrum)?;
     fits(&run, args.options().orthogonality)?;
     let labels = samples.iter().map(|s| s.rows).sum();
-    let loss = mean_loss(&mut objective, at, samples).map_err(crate::lm::from_eval)?;
+    let loss = mean_loss(&mut objective, at, samples)?;
     let mut of = CurvatureOf::new(&mut objective, at, samples, args.curvature(), args.reduction())
         .map_err(from_spectrum)?;
     folder.load(&mut run)?;
@@ -132,7 +135,10 @@ fn one<T: Real>(
         folder.stepped(&run, place)?;
     }
     let found = run.found().to_vec();
-    let structure = structure(args, &mut of, &layout, &found)?;
+    let structure = structure(args, &mut of, &layout, &found, &mut || folder.pause(&run))?;
+    if args.map > 0 {
+        folder.pause(&run)?;
+    }
     let map = if args.map > 0 {
         let all: Vec<BlockAt> = found.iter().map(|f| f.block.clone()).collect();
         Some(norm_map(&mut of, &all, args.map as usize, args.seed).map_err(from_spectrum)?)
@@ -171,10 +177,22 @@ fn mean_loss<T: Real>(
     objective: &mut DecoderObjective<T>,
     at: &[T],
     samples: &[Sample<TokenBatch>],
-) -> Result<f64, EvalError> {
+) -> Result<f64, Failure> {
     let mut sum = (0.0, 0.0);
-    for s in samples {
-        sum.0 += s.rows as f64 * objective.report(at, &s.batch)?.loss;
+    for (batch, s) in samples.iter().enumerate() {
+        let report = objective.report(at, &s.batch);
+        // The training's advice, another learning rate, means nothing here.
+        let report = report.map_err(|e| match e {
+            EvalError::NonFinite { what, block } => Failure::new(
+                Code::Numerical,
+                anyhow::anyhow!(
+                    "batch {batch}: the {what} is not finite{}: look at the weights and at that batch",
+                    block.map(|b| format!(" in {b}")).unwrap_or_default()
+                ),
+            ),
+            e => crate::lm::from_eval(e).context(format!("batch {batch}")),
+        })?;
+        sum.0 += s.rows as f64 * report.loss;
         sum.1 += s.rows as f64;
     }
     Ok(sum.0 / sum.1)
@@ -185,6 +203,7 @@ fn structure<T: Real>(
     of: &mut CurvatureOf<'_, T, DecoderObjective<T>>,
     layout: &Layout,
     found: &[BlockSpectrum],
+    pause: &mut dyn FnMut() -> Result<(), Failure>,
 ) -> Result<Vec<Structure>, Failure> {
     let products = args.structure as usize;
     let mut out = Vec::new();
@@ -192,6 +211,7 @@ fn structure<T: Real>(
         return Ok(out);
     }
     for f in found {
+        pause()?;
         let (name, outer) = (&f.block.name, &f.block);
         // Only whole matrices have heads and rows inside them.
         let Some(tensor) = layout.find(name).filter(|t| t.shape.len() > 1) else { continue };

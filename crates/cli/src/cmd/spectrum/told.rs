@@ -9,7 +9,7 @@ use super::measure::{Found, Structure, from_spectrum};
 use super::{Args, advice};
 use crate::cmd::report::folder::Summary;
 use crate::exit::Failure;
-use crate::output::{Output, command_line};
+use crate::output::{Output, command_line, warn};
 use crate::report::{HeatMap, LinePlot, Section, Series};
 use crate::table::{Table, counted, number, seconds};
 
@@ -33,6 +33,9 @@ struct Model<'a> {
 struct Compared {
     heterogeneity: Heterogeneity,
     advice: Advice,
+    /// On the axes of the paper; none where eigenvalues so far apart fit no grid.
+    raw: Option<Divergences>,
+    scaled: Option<Divergences>,
     shape: Divergences,
     scale: Divergences,
 }
@@ -40,8 +43,15 @@ struct Compared {
 impl<'a> Told<'a> {
     pub(super) fn of(args: &'a Args, found: &'a [Found]) -> Result<Self, Failure> {
         let model = |found: &'a Found| -> Result<Model<'a>, Failure> {
-            let compared = if found.blocks.len() < 2 { None } else { Some(compare(&found.blocks)?) };
-            Ok(Model { found, compared })
+            if found.blocks.len() < 2 {
+                return Ok(Model { found, compared: None });
+            }
+            // A block without curvature is no reason to lose the others.
+            let compared = compare(&found.blocks);
+            if let Err(e) = &compared {
+                warn(&format!("{}: blocks are not compared: {e}", found.model));
+            }
+            Ok(Model { found, compared: compared.ok() })
         };
         Ok(Told { args, models: found.iter().map(model).collect::<Result<_, _>>()? })
     }
@@ -90,6 +100,9 @@ impl<'a> Told<'a> {
     /// The result on the screen and for programs.
     pub(super) fn output(&self, out: &Path, wall_s: f64) -> Output {
         let mut text = format!("matrix  {}\n", self.settings());
+        if self.models.len() > 1 {
+            text.push_str(&format!("\n{}\n", self.sweep().render()));
+        }
         for m in &self.models {
             let f = m.found;
             text.push_str(&format!(
@@ -107,16 +120,20 @@ impl<'a> Told<'a> {
             if let Some(m) = &f.map {
                 let (inside, entries) = m.inside();
                 text.push_str(&format!(
-                    "\nbetween blocks  {} of the squared norm lies inside the blocks, which hold {} of the entries\n",
+                    "\nbetween blocks  {} of the squared norm lies inside the blocks, which hold {} of the entries{}\n",
                     number(inside),
-                    number(entries)
+                    number(entries),
+                    if inside < 0.5 { ": most of the curvature couples blocks, and spectra of single ones do not see it" } else { "" }
                 ));
             }
             if let Some(c) = &m.compared {
                 text.push_str(&format!("\nblocks  {}\n", words(c)));
-                text.push_str(&format!("SGD     {}\n", advice::sgd(&c.advice)));
+                text.push_str(&format!("SGD     {}\n", advice::sgd(&c.advice, self.args.comparable())));
             }
-            text.push_str(&format!("\nblocks of Adam-mini  {}\n", advice::partition(&f.structure)));
+            text.push_str(&format!(
+                "\nblocks of Adam-mini  {}\n",
+                advice::partition(&f.structure, self.args.structure > 0)
+            ));
             text.push('\n');
         }
         text.push_str(&format!(
@@ -133,7 +150,7 @@ impl<'a> Told<'a> {
             if let Some(c) = &m.compared {
                 j["heterogeneity"] = json!(c.heterogeneity);
                 j["advice"] = json!(c.advice);
-                j["js"] = json!({ "shape": c.shape, "scale": c.scale });
+                j["js"] = json!({ "raw": c.raw, "scaled": c.scaled, "shape": c.shape, "scale": c.scale });
             }
             j
         };
@@ -158,20 +175,23 @@ impl<'a> Told<'a> {
                 f.check.asymmetry
             )));
             sections.push(Section::Table(
-                "Eigenvalues lie within the residual of the value beside it; trace and norm are estimates"
-                    .into(),
+                "An eigenvalue lies within the residual of each value; trace and norm are estimates".into(),
                 table(&f.blocks),
             ));
             sections.extend(densities(&f.blocks).into_iter().map(Section::Lines));
             if let Some(c) = &m.compared {
                 verdicts.push(format!("{}: {}", f.model, words(c)));
-                verdicts.push(format!("SGD on {}: {}", f.model, advice::sgd(&c.advice)));
+                verdicts.push(format!(
+                    "SGD on {}: {}",
+                    f.model,
+                    advice::sgd(&c.advice, self.args.comparable())
+                ));
                 sections.extend([map(&c.shape), map(&c.scale)].map(Section::Heat));
             }
             verdicts.push(format!(
                 "Blocks of Adam-mini for {}: {}",
                 f.model,
-                advice::partition(&f.structure)
+                advice::partition(&f.structure, self.args.structure > 0)
             ));
             if !f.structure.is_empty() {
                 sections.push(Section::Table(
@@ -192,7 +212,7 @@ impl<'a> Told<'a> {
                     .map(|(s, l)| (*s, l.unwrap_or(f64::NAN)))
                     .collect();
                 sections.push(Section::Lines(LinePlot {
-                    title: format!("Loss of the first batch along the top eigenvector of {}", l.block),
+                    title: format!("Loss of the first batch along the top eigenvector of {}, each filter by its own norm", l.block),
                     x: "step, in norms of each filter".into(),
                     y: "cross-entropy".into(),
                     series: vec![Series::new("loss", points)],
@@ -227,6 +247,8 @@ fn compare(blocks: &[BlockSpectrum]) -> Result<Compared, Failure> {
     Ok(Compared {
         heterogeneity: Heterogeneity::of(blocks).map_err(from_spectrum)?,
         advice: Advice::of(blocks).map_err(from_spectrum)?,
+        raw: divergences(blocks, Axis::Raw, Axis::OFFICIAL).ok(),
+        scaled: divergences(blocks, Axis::Scaled, Heterogeneity::SIGMA).ok(),
         shape: divergences(blocks, Axis::ScaledLog, Heterogeneity::DECADES).map_err(from_spectrum)?,
         scale: divergences(blocks, Axis::Log, Heterogeneity::DECADES).map_err(from_spectrum)?,
     })
@@ -234,14 +256,17 @@ fn compare(blocks: &[BlockSpectrum]) -> Result<Compared, Failure> {
 
 fn words(c: &Compared) -> String {
     let h = &c.heterogeneity;
-    let or = |x: Option<f64>| x.map_or("eigenvalues too far apart".to_owned(), number);
+    let or = |x: Option<f64>| x.map_or("not on one grid".to_owned(), number);
+    let chance = |x: Option<f64>| {
+        x.map_or("unknown with one start vector".to_owned(), |x| format!("{} by chance alone", number(x)))
+    };
     format!(
-        "the largest eigenvalues lie {} decades apart; mean Jensen-Shannon divergence of two blocks {} between the shapes of \
-         the spectra and {} with their scales (logarithmic axes, at most {}); as the paper's code smooths them {}, scaled \
-         as in its plots {}",
-        number(h.decades),
+        "mean Jensen-Shannon divergence of two blocks {} between the shapes of the spectra ({}) and {} with their scales \
+         ({}; logarithmic axes, at most {}); as the paper's code smooths them {}, scaled as in its plots {}",
         number(h.shape),
+        chance(h.shape_noise),
         number(h.scale),
+        chance(h.scale_noise),
         number(std::f64::consts::LN_2),
         or(h.raw),
         or(h.scaled)

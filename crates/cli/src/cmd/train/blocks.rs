@@ -64,7 +64,7 @@ fn groups(rows: &[ParamRow]) -> Vec<Group> {
 }
 
 /// A name without the numbers of layers and experts.
-pub(super) fn pattern(name: &str) -> String {
+pub(crate) fn pattern(name: &str) -> String {
     let number = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
     name.split('.').map(|part| if number(part) { "*" } else { part }).collect::<Vec<_>>().join(".")
 }

@@ -21,6 +21,9 @@ use crate::table::{Table, number};
 pub(crate) struct HeterogeneitySettings {
     /// The nets.
     pub(crate) nets: Vec<NetKind>,
+    /// Perceptrons of five layers whose weights are multiplied by powers of each number, the function staying the same.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) dials: Vec<f64>,
     /// Lanczos steps.
     pub(crate) steps: usize,
     /// Start vectors.
@@ -35,7 +38,7 @@ impl Default for HeterogeneitySettings {
     fn default() -> Self {
         use NetKind::{Bert, Decoder, Mlp, Resnet18, SmallCnn, Vit};
         let nets = vec![SmallCnn, Resnet18, Mlp, Decoder, Bert, Vit];
-        HeterogeneitySettings { nets, steps: 60, probes: 2, rows: 64, least: 64 }
+        HeterogeneitySettings { nets, dials: Vec::new(), steps: 60, probes: 2, rows: 64, least: 64 }
     }
 }
 
@@ -55,10 +58,19 @@ impl Experiment for HeterogeneitySettings {
         let seed = ctx.seed;
         let options =
             SlqOptions { steps: self.steps, starts: self.probes, seed, orthogonality: Orthogonality::Full };
-        for kind in &self.nets {
-            let text = matches!(kind, NetKind::Decoder | NetKind::Bert);
-            let found: Found = ctx.once(kind.name(), |_| {
-                let mut net = Net::new(*kind, rows_for(text, self.rows), seed)?;
+        let nets = self.nets.iter().map(|k| {
+            let rows = rows_for(matches!(k, NetKind::Decoder | NetKind::Bert), self.rows);
+            let make: Box<dyn Fn() -> Result<Net, Failure>> = Box::new(move || Net::new(*k, rows, seed));
+            (k.name().to_owned(), make)
+        });
+        let dials = self.dials.iter().map(|c| {
+            let rows = self.rows;
+            let make: Box<dyn Fn() -> Result<Net, Failure>> = Box::new(move || Net::dialled(*c, rows, seed));
+            (format!("dial-{c}"), make)
+        });
+        for (net_name, make) in nets.chain(dials) {
+            let found: Found = ctx.once(&net_name, |_| {
+                let mut net = make()?;
                 let at = net.start.clone();
                 let blocks = spectra(&mut net, &at, (self.least, false), options).map_err(numerical)?;
                 let full = spectra(&mut net, &at, (self.least, true), options).map_err(numerical)?;
@@ -74,10 +86,15 @@ impl Experiment for HeterogeneitySettings {
                 ("decades", h.decades),
                 ("blocks", found.blocks.len() as f64),
             ] {
-                metrics.put(format!("{}/{name}", kind.name()), value);
+                metrics.put(format!("{net_name}/{name}"), value);
+            }
+            for (name, value) in [("shape-noise", h.shape_noise), ("scale-noise", h.scale_noise)] {
+                if let Some(value) = value {
+                    metrics.put(format!("{net_name}/{name}"), value);
+                }
             }
             table.row([
-                kind.name().to_owned(),
+                net_name.clone(),
                 found.parameters.to_string(),
                 found.blocks.len().to_string(),
                 number(raw),
@@ -88,14 +105,14 @@ impl Experiment for HeterogeneitySettings {
             ]);
             let d = divergences(&found.blocks, Axis::ScaledLog, Heterogeneity::DECADES).map_err(numerical)?;
             ctx.show(Section::Heat(HeatMap {
-                title: format!("{}: divergence of the shapes of block spectra", kind.name()),
+                title: format!("{net_name}: divergence of the shapes of block spectra"),
                 unit: "Jensen-Shannon, nats".into(),
                 names: d.names.clone(),
                 values: d.js.clone(),
                 most: std::f64::consts::LN_2,
             }));
             let mut full = found.full;
-            full.iter_mut().for_each(|f| kind.name().clone_into(&mut f.block.name));
+            full.iter_mut().for_each(|f| net_name.clone_into(&mut f.block.name));
             fulls.append(&mut full);
         }
         if fulls.len() > 1 {
