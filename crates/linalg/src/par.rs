@@ -12,6 +12,9 @@ use std::sync::{Mutex, PoisonError};
 /// Batches for each thread in a loop that sets no length: enough that no thread waits long for the last.
 const BATCHES: usize = 8;
 
+/// Items of a batch at most.
+const MOST: usize = 32;
+
 /// Items that threads take in batches, in order; which thread takes an item is left to chance.
 ///
 /// ```
@@ -55,7 +58,7 @@ impl<I: Iterator> Par<I> {
         self.map(|items| items.take(n))
     }
 
-    /// At least `n` items in a batch: for items that are small.
+    /// At least `n` items in a batch, of up to 32: for items that are small.
     pub fn with_min_len(self, n: usize) -> Self {
         Par { least: n.max(1), ..self }
     }
@@ -73,21 +76,25 @@ impl<I: ExactSizeIterator + Send> Par<I> {
     /// Where `f` does, when the other threads have run the items that are left.
     pub fn for_each(self, f: impl Fn(I::Item) + Sync) {
         let (n, threads) = (self.items.len(), rayon::current_num_threads());
-        let batch = (n / (BATCHES * threads)).min(self.most).max(self.least);
+        let batch = (n / (BATCHES * threads)).min(self.most).max(self.least).min(MOST);
         if threads == 1 || n <= batch {
             self.items.for_each(f);
             return;
         }
         let items = Mutex::new(self.items);
         spread(threads.min(n.div_ceil(batch)), &|| {
-            let mut some = Vec::with_capacity(batch);
+            // On the stack: a training step allocates nothing.
+            let mut some: [Option<I::Item>; MOST] = std::array::from_fn(|_| None);
             loop {
-                // An iterator over slices does not panic, so a poisoned lock guards nothing broken.
-                some.extend(items.lock().unwrap_or_else(PoisonError::into_inner).by_ref().take(batch));
-                if some.is_empty() {
+                {
+                    // An iterator over slices does not panic, so a poisoned lock guards nothing broken.
+                    let mut items = items.lock().unwrap_or_else(PoisonError::into_inner);
+                    some[..batch].iter_mut().for_each(|place| *place = items.next());
+                }
+                if some[0].is_none() {
                     return;
                 }
-                some.drain(..).for_each(&f);
+                some[..batch].iter_mut().map_while(Option::take).for_each(&f);
             }
         });
     }
@@ -106,12 +113,10 @@ impl<I: ExactSizeIterator + Send> Par<I> {
 /// Runs `work` on this thread and on those of `copies - 1` others that are free before it ends.
 #[inline(never)]
 fn spread(copies: usize, work: &(dyn Fn() + Sync)) {
-    rayon::scope(|scope| {
-        for _ in 1..copies {
-            scope.spawn(|_| work());
-        }
-        work();
-    });
+    if copies < 2 {
+        return work();
+    }
+    rayon::join(|| spread(copies - copies / 2, work), || spread(copies / 2, work));
 }
 
 /// Parallel loops over a slice that is read.
