@@ -13,7 +13,7 @@ use super::blocks::pattern;
 use super::{PartitionBy, SftSettings};
 use crate::cmd::spectrum::sampled;
 use crate::exit::{Code, Failure};
-use crate::output::Global;
+use crate::output::{Global, warn};
 use crate::table::{Table, number};
 
 /// In the run folder: what was measured, for people and for `--resume`.
@@ -77,6 +77,9 @@ pub(super) fn units(
         sharing(&mut of, &layout, &sampled(&layout), PROBES, s.seed).map_err(|e| numerical(e.into()))?;
     let decided = decide(&layout, found);
     global.note(&table(&decided).render());
+    warn(
+        "blocks by measured curvature trained a decoder worse than the preset's (rhumb show hessian/measured-partition)",
+    );
     Ok(decided)
 }
 
