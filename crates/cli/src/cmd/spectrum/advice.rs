@@ -177,7 +177,7 @@ mod tests {
         let none = said.find("no blocks").unwrap_or(9999);
         let at = |name: &str| said.find(&format!("{name} (")).unwrap_or(9999);
         assert!(heads < at("q") && at("q") < rows && rows < at("v") && at("v") < none, "{said}");
-        assert!(rows < at("head") && at("head") < none && said[none..].contains(" o:"), "{said}");
+        assert!(rows < at("head") && at("head") < none && said[none..].contains(" in o;"), "{said}");
         assert!(partition(&[], false).contains("--structure") && !partition(&[], true).contains("not asked"));
         let layers = [s("0.o", None, share(0.4, 0.03, 0.01)), s("1.o", None, share(0.6, 0.04, 0.01))];
         let said = partition(&layers, true);
