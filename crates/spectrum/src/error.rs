@@ -69,6 +69,9 @@ pub enum SpectrumError {
         #[source]
         source: KrylovError,
     },
+    /// The caller said stop.
+    #[error("stopped before the end")]
+    Stopped,
     /// A saved state does not fit or cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

@@ -54,7 +54,7 @@ impl Sharing {
 ///
 /// # Errors
 /// [`SpectrumError::Setting`] for fewer than three vectors, a name that is no matrix, or a matrix without curvature; a failed
-/// product.
+/// product; [`SpectrumError::Stopped`] when `before`, which is called with the number of each vector, says no.
 ///
 /// # Cost
 /// `probes` products with the block of each matrix; those of one vector share a linearization.
@@ -62,8 +62,8 @@ pub fn sharing<T: Real, P: SecondOrder<T>>(
     of: &mut CurvatureOf<'_, T, P>,
     layout: &Layout,
     names: &[String],
-    probes: usize,
-    seed: u64,
+    (probes, seed): (usize, u64),
+    before: &mut dyn FnMut(usize) -> bool,
 ) -> Result<Vec<Sharing>, SpectrumError> {
     if probes < 3 {
         return Err(SpectrumError::Setting(format!(
@@ -80,6 +80,9 @@ pub fn sharing<T: Real, P: SecondOrder<T>>(
     let mut found: Vec<Vec<Vec<f64>>> = vec![Vec::new(); tensors.len()];
     let (asked, mut outs): (Vec<&BlockAt>, _) = (tensors.iter().collect(), vec![Vec::new(); tensors.len()]);
     for p in 0..probes {
+        if !before(p) {
+            return Err(SpectrumError::Stopped);
+        }
         let signs: Vec<Vec<T>> = tensors.iter().map(|b| signs(b, seed, p)).collect();
         let given: Vec<&[T]> = signs.iter().map(Vec::as_slice).collect();
         of.products(&asked, &given, &mut outs)?;

@@ -458,8 +458,10 @@ fn the_spread_of_rows_and_heads_is_that_of_the_dense_matrix_within_its_error() {
         CurvatureOf::new(&mut objective, &at, &samples, Curvature::GaussNewton, Reduction::Mean).unwrap();
     let names: Vec<String> =
         layout.blocks().iter().filter(|b| b.shape.len() > 1).map(|b| b.name.clone()).collect();
-    let found = sharing(&mut of, &layout, &names, 60, 3).unwrap();
+    let found = sharing(&mut of, &layout, &names, (60, 3), &mut |_| true).unwrap();
     assert_eq!(found.len(), names.len());
+    let stopped = sharing(&mut of, &layout, &names, (60, 3), &mut |p| p < 2);
+    assert!(matches!(stopped, Err(SpectrumError::Stopped)));
     let mut headed = 0;
     for s in &found {
         let block = blocks(&layout, Cut::Tensor, std::slice::from_ref(&s.tensor)).unwrap().remove(0);
@@ -489,7 +491,10 @@ fn a_spread_needs_vectors_matrices_and_curvature() {
     let samples = [rows(0..8, 3, 2)];
     let of_name = |name: &str, probes: usize, at: &[f64], m: &mut MlpObjective<f64>| {
         let mut of = CurvatureOf::new(m, at, &samples, Curvature::GaussNewton, Reduction::Mean).unwrap();
-        sharing(&mut of, &layout, &[name.to_owned()], probes, 0).map(|_| ()).unwrap_err().to_string()
+        sharing(&mut of, &layout, &[name.to_owned()], (probes, 0), &mut |_| true)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
     };
     let matrix = layout.blocks().iter().find(|b| b.shape.len() == 2).unwrap().name.clone();
     let vector = layout.blocks().iter().find(|b| b.shape.len() == 1).unwrap().name.clone();

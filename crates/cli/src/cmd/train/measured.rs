@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rhumb_core::{Curvature, Layout};
 use rhumb_lm::sft::Sft;
 use rhumb_optim::{Kind, Unit, UnitRule};
-use rhumb_spectrum::{CurvatureOf, Cut, Reduction, Sample, Sharing, Spread, sharing};
+use rhumb_spectrum::{CurvatureOf, Cut, Reduction, Sample, Sharing, SpectrumError, Spread, sharing};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::pattern;
@@ -14,12 +15,14 @@ use super::{PartitionBy, SftSettings};
 use crate::cmd::spectrum::sampled;
 use crate::exit::{Code, Failure};
 use crate::output::{Global, warn};
-use crate::table::{Table, number};
+use crate::table::{Table, counted, number};
 
 /// In the run folder: what was measured, for people and for `--resume`.
 pub(super) const FILE: &str = "partition.json";
 /// Rows share a second moment where their curvatures vary by at most their mean: the cutoff of SlimAdam.
 pub(crate) const LIMIT: f64 = 1.0;
+/// Tokens that are measured on, about.
+const TOKENS: u32 = 512;
 /// Random vectors.
 pub(crate) const PROBES: usize = 16;
 
@@ -50,12 +53,13 @@ pub(super) fn check(s: &SftSettings) -> Result<(), Failure> {
     Err(Failure::usage(refused))
 }
 
-/// The rules for a training that is about to begin, from the rows of its first micro-batch; those of an earlier part of the run
+/// The rules for a training that is about to begin, from the first rows of its first micro-batch; those of an earlier part of the run
 /// where its folder holds them.
 pub(super) fn units(
     sft: &mut Sft,
     s: &SftSettings,
     out: &Path,
+    stop: &AtomicBool,
     global: Global,
 ) -> Result<Vec<Decision>, Failure> {
     let earlier = out.join(FILE);
@@ -67,14 +71,31 @@ pub(super) fn units(
         });
     }
     let numerical = |e: anyhow::Error| Failure::new(Code::Numerical, e.context("measuring the partition"));
-    let batch = sft.batch(0, s.batch as usize).map_err(|e| numerical(e.into()))?;
+    // Products with the first layers cost as much as steps; a few hundred tokens say what there is to say.
+    let rows = (TOKENS / s.tokens).clamp(1, s.batch);
+    let batch = sft.batch(0, rows as usize).map_err(|e| numerical(e.into()))?;
     let samples = [Sample { rows: batch.live(), batch }];
     let layout = sft.model().layout().clone();
     let (objective, at) = sft.objective();
     let mut of = CurvatureOf::new(objective, at, &samples, Curvature::GaussNewton, Reduction::Mean)
         .map_err(|e| numerical(e.into()))?;
-    let found =
-        sharing(&mut of, &layout, &sampled(&layout), PROBES, s.seed).map_err(|e| numerical(e.into()))?;
+    let names = sampled(&layout);
+    let mut told = |p: usize| {
+        if p.is_multiple_of(PROBES / 4) {
+            let tensors = counted(names.len() as u64, "tensor");
+            global.note(&format!("measuring the curvature of {tensors}: {p} of {PROBES} products"));
+        }
+        !stop.load(Ordering::Relaxed)
+    };
+    let found = sharing(&mut of, &layout, &names, (PROBES, s.seed), &mut told).map_err(|e| match e {
+        SpectrumError::Stopped => Failure::new(
+            Code::Interrupted,
+            anyhow::anyhow!(
+                "interrupted while the partition was measured, before the first step: begin again"
+            ),
+        ),
+        e => numerical(e.into()),
+    })?;
     let decided = decide(&layout, found);
     global.note(&table(&decided).render());
     warn(

@@ -140,7 +140,9 @@ impl<'a> Session<'a> {
     ) -> Result<Output, Failure> {
         let measured = match self.settings.partition {
             PartitionBy::Preset => None,
-            PartitionBy::Measured => Some(measured::units(&mut sft, self.settings, &self.out, self.global)?),
+            PartitionBy::Measured => {
+                Some(measured::units(&mut sft, self.settings, &self.out, stop, self.global)?)
+            }
         };
         let mut config = config.clone();
         if let Some(decided) = &measured {

@@ -90,7 +90,8 @@ impl PartitionSettings {
             let samples = [Sample { batch: 0, rows: net.rows(0) }];
             let mut of = CurvatureOf::new(&mut net, &at, &samples, Curvature::GaussNewton, Reduction::Mean)
                 .map_err(numerical)?;
-            let found = sharing(&mut of, &layout, &sampled(&layout), PROBES, seed).map_err(numerical)?;
+            let found = sharing(&mut of, &layout, &sampled(&layout), (PROBES, seed), &mut |_| true)
+                .map_err(numerical)?;
             all.push(decide(&layout, found));
         }
         Ok(all)
