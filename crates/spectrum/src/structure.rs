@@ -178,14 +178,9 @@ pub fn norm_map<T: Real, P: SecondOrder<T>>(
     if blocks.is_empty() || probes == 0 {
         return Err(SpectrumError::Setting("a map needs blocks, and a random vector for each".to_owned()));
     }
+    disjoint(blocks)?;
     let mut pieces: Vec<Range<usize>> = blocks.iter().flat_map(|b| b.pieces.clone()).collect();
     pieces.sort_by_key(|r| r.start);
-    if let Some(w) = pieces.windows(2).find(|w| w[1].start < w[0].end) {
-        return Err(SpectrumError::Setting(format!(
-            "blocks share parameter {}: choose disjoint ones",
-            w[1].start
-        )));
-    }
     let outer = BlockAt { name: "all blocks".to_owned(), pieces, role: rhumb_core::Role::Other };
     let places: Vec<Vec<Range<usize>>> =
         blocks.iter().map(|b| within(&outer, b)).collect::<Result<_, _>>()?;
