@@ -67,6 +67,24 @@ fn args<'a>(m: &'a str, shards: &'a str, out: &'a Path, more: &[&'a str]) -> Vec
     a
 }
 
+/// Killed when its first checkpoint stands; a fast machine may be through before.
+fn killed_at_its_first_checkpoint(args: &[&str], out: &Path) {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rhumb"))
+        .args(args)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    for _ in 0..4000 {
+        if out.join("state.bin").exists() || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_model_from_nothing_learns_the_text_and_goes_on_with_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -91,21 +109,7 @@ fn a_resumed_pre_training_ends_with_the_bits_of_an_undisturbed_one() {
     let (whole, cut) = (dir.path().join("whole"), dir.path().join("cut"));
     let more = ["--separate-documents", "--checkpoint-every", "5"];
     assert_eq!(rhumb(&args(&m, &shards, &whole, &more)).code, 0);
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rhumb"))
-        .args(args(&m, &shards, &cut, &more))
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    // Killed when its first checkpoint stands; a fast machine may be through before.
-    for _ in 0..2000 {
-        if cut.join("state.bin").exists() || child.try_wait().unwrap().is_some() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    let _ = child.kill();
-    child.wait().unwrap();
+    killed_at_its_first_checkpoint(&args(&m, &shards, &cut, &more), &cut);
     let other = args(&m, &shards, &cut, &["--resume", "--lr", "3e-3", "--separate-documents"]);
     judge(&rhumb(&other), &other, 2, &["holds a run with another lr"]);
     let again = rhumb(&args(&m, &shards, &cut, &[&more[..], &["--resume"]].concat()));
@@ -136,21 +140,7 @@ fn measured_blocks_are_written_down_and_a_resumed_training_keeps_them() {
             (r["rule"]["unit"].as_str().unwrap(), r["mean"]["whole"]["cv2"].as_f64().unwrap());
         assert_eq!(unit == "tensor", whole <= 1.0, "{r}");
     }
-    // Killed at its first checkpoint.
-    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rhumb"))
-        .args(args(&m, &shards, &cut, &more))
-        .stdout(std::process::Stdio::null())
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    for _ in 0..4000 {
-        if cut.join("state.bin").exists() || child.try_wait().unwrap().is_some() {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    let _ = child.kill();
-    child.wait().unwrap();
+    killed_at_its_first_checkpoint(&args(&m, &shards, &cut, &more), &cut);
     assert_eq!(decided(&cut), decided(&whole));
     let again = args(&m, &shards, &cut, &[&more[..], &["--resume"]].concat());
     assert_eq!(rhumb(&again).code, 0);

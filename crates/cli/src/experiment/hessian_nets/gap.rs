@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::net::{Net, NetKind};
-use super::{Training, held_out, rows_for, train};
+use super::{Training, held_out, named, train};
 use crate::exit::Failure;
 use crate::experiment::{Experiment, Metrics};
 use crate::report::Section;
@@ -108,18 +108,7 @@ impl Experiment for GapSettings {
         }
         let (seed, mut metrics) = (ctx.seed, Metrics::default());
         let mut table = Table::new(["net", "Adam", "at", "SGD", "at", "SGD - Adam"]);
-        let nets = self.nets.iter().map(|k| {
-            let rows = rows_for(matches!(k, NetKind::Decoder | NetKind::Bert), self.rows);
-            let make: Box<dyn Fn() -> Result<Net, Failure>> = Box::new(move || Net::new(*k, rows, seed));
-            (k.name().to_owned(), make)
-        });
-        let dials = self.dials.iter().map(|c| {
-            let rows = self.rows;
-            let make: Box<dyn Fn() -> Result<Net, Failure>> = Box::new(move || Net::dialled(*c, rows, seed));
-            (format!("dial-{c}"), make)
-        });
-        let all: Vec<_> = nets.chain(dials).collect();
-        for (name, make) in &all {
+        for (name, make) in &named(&self.nets, &self.dials, self.rows, seed) {
             let adam = Grid { kind: Kind::AdamW, lrs: &self.adam, steps: self.steps, units: &[] };
             let adam = best(ctx, &format!("{name}/adam"), make, None, adam, self.held_out)?;
             let sgd = Grid { kind: Kind::Sgd, lrs: &self.sgd, steps: self.steps, units: &[] };

@@ -7,8 +7,8 @@ use rhumb_spectrum::{Axis, BlockSpectrum, Heterogeneity, divergences};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::net::{Net, NetKind};
-use super::{numerical, rows_for, spectra};
+use super::net::NetKind;
+use super::{named, numerical, spectra};
 use crate::exit::Failure;
 use crate::experiment::{Experiment, Metrics};
 use crate::report::{HeatMap, LinePlot, Section, Series};
@@ -58,17 +58,7 @@ impl Experiment for HeterogeneitySettings {
         let seed = ctx.seed;
         let options =
             SlqOptions { steps: self.steps, starts: self.probes, seed, orthogonality: Orthogonality::Full };
-        let nets = self.nets.iter().map(|k| {
-            let rows = rows_for(matches!(k, NetKind::Decoder | NetKind::Bert), self.rows);
-            let make: Box<dyn Fn() -> Result<Net, Failure>> = Box::new(move || Net::new(*k, rows, seed));
-            (k.name().to_owned(), make)
-        });
-        let dials = self.dials.iter().map(|c| {
-            let rows = self.rows;
-            let make: Box<dyn Fn() -> Result<Net, Failure>> = Box::new(move || Net::dialled(*c, rows, seed));
-            (format!("dial-{c}"), make)
-        });
-        for (net_name, make) in nets.chain(dials) {
+        for (net_name, make) in named(&self.nets, &self.dials, self.rows, seed) {
             let found: Found = ctx.once(&net_name, |_| {
                 let mut net = make()?;
                 let at = net.start.clone();

@@ -19,12 +19,28 @@ use rhumb_krylov::slq::SlqOptions;
 use rhumb_optim::{Kind, OptimizerConfig, ScheduleConfig, ScheduleKind, UnitRule};
 use rhumb_spectrum::{BlockSpectrum, CurvatureOf, Cut, Reduction, Sample, SlqRun, SpectrumError, blocks};
 
-use self::net::{HELD_OUT, Net, matrices};
+use self::net::{HELD_OUT, Net, NetKind, matrices};
 use crate::exit::{Code, Failure};
 
 /// Text rows of 64 characters weigh as eight images.
 fn rows_for(text: bool, rows: usize) -> usize {
     if text { (rows / 8).max(1) } else { rows }
+}
+
+/// A net under its name, made anew whenever it is asked for.
+type Maker = (String, Box<dyn Fn() -> Result<Net, Failure>>);
+
+/// The nets, then the perceptrons that are scaled apart by hand.
+fn named(nets: &[NetKind], dials: &[f64], rows: usize, seed: u64) -> Vec<Maker> {
+    let net = |k: &NetKind| -> Maker {
+        let (k, rows) = (*k, rows_for(matches!(k, NetKind::Decoder | NetKind::Bert), rows));
+        (k.name().to_owned(), Box::new(move || Net::new(k, rows, seed)))
+    };
+    let dial = |c: &f64| -> Maker {
+        let c = *c;
+        (format!("dial-{c}"), Box::new(move || Net::dialled(c, rows, seed)))
+    };
+    nets.iter().map(net).chain(dials.iter().map(dial)).collect()
 }
 
 fn numerical(e: impl Into<anyhow::Error>) -> Failure {
